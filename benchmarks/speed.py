@@ -1,0 +1,314 @@
+"""Speed and memory of the default model against a Vocos-shaped network and of one STFT and its inverse.
+
+    python benchmarks/speed.py          # about three minutes
+    python benchmarks/speed.py --long   # also peak memory for 5 and 60 minutes, and the cost of an hour
+
+All systems run in one process, one after the other in every round, so that a busy machine disturbs them
+alike; the table gives the median round. The Vocos-shaped network is exported here (needs the `train` extra)
+and runs in ONNX Runtime with the settings of our own network. Writes docs/benchmarks/speed.md.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import report
+import soundfile
+
+from hifispeech import Upscaler
+from hifispeech.audio.resample import resample
+from hifispeech.audio.spectral import HOP, N_FFT, istft, stft
+
+RATE_IN, RATE_OUT = 16000, 48000
+SPEECH = report.ROOT / "tests" / "data" / "speech_48k.flac"
+# Runs a command and prints its peak memory in kB. In a fresh interpreter, since Linux counts the memory that
+# the parent had before exec.
+PEAK_SCRIPT = (
+    "import os, subprocess, sys\n"
+    "child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+    "_, status, usage = os.wait4(child.pid, 0)\n"
+    "print(usage.ru_maxrss)\n"
+    "sys.exit(os.waitstatus_to_exitcode(status))\n"
+)
+
+
+def main() -> int:
+    args = parse_args()
+    with tempfile.TemporaryDirectory(dir=args.tmp) as folder:
+        lines = ["# Speed", "", *report.provenance(seed=args.seed, threads=str(args.threads))]
+        lines += ["", *networks(args, Path(folder))]
+        lines += ["", *command_line(args, Path(folder))]
+        lines += ["", *lengths(args, Path(folder))]
+        if args.long:
+            lines += ["", *memory(args, Path(folder))]
+    report.write_page(args.out / "speed.md", lines)
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="for all networks")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip for the first table")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="fast", help="name or weights (.onnx) of our model")
+    parser.add_argument(
+        "--long", action="store_true", help="also the long files: minutes, and 1.2 GB of disk"
+    )
+    parser.add_argument("--out", type=Path, default=report.ROOT / "docs" / "benchmarks")
+    parser.add_argument("--tmp", type=Path, help="folder for temporary files")
+    return parser.parse_args()
+
+
+def networks(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Real-time factors of one clip, end to end and network by network."""
+    import vocos_shaped
+
+    clip = speech(args.seconds)[0]
+    seconds = clip.size / RATE_IN
+    wide = resample(clip, RATE_IN, RATE_OUT)
+    frames = 1 + wide.size // HOP
+    rng = np.random.default_rng(args.seed)
+    weights = weights_path(args.model)
+    ours = session(weights, args.threads)
+    vocos_path = folder / "vocos_shaped.onnx"
+    vocos_shaped.export(vocos_path, args.seed)
+    theirs = session(vocos_path, args.threads)
+    upscaler = Upscaler(args.model, threads=args.threads)
+    our_feeds, their_feeds = random_feeds(ours, frames, rng), random_feeds(theirs, frames, rng)
+    times = interleaved(
+        {
+            "end": lambda: upscaler.process(clip, RATE_IN),
+            "ours": lambda: ours.run(None, our_feeds),
+            "theirs": lambda: theirs.run(None, their_feeds),
+            "floor": lambda: istft(stft(wide), wide.size),
+        },
+        args.repeats,
+    )
+    label = f"`{Path(args.model).name}`"
+    names = {
+        "end": (f"{label} end to end: samples in, samples out", ""),
+        "ours": (f"{label}, network only", f"{parameters(weights) / 1e6:.2f} M"),
+        "theirs": ("Vocos-shaped, network only", f"{parameters(vocos_path) / 1e6:.2f} M"),
+        "floor": (f"one STFT and its inverse ({N_FFT}/{HOP})", ""),
+    }
+    rows = [
+        [name, size, f"{1000 * times[key]:.1f}", f"{seconds / times[key]:.0f}x"]
+        for key, (name, size) in names.items()
+    ]
+    share = (times["theirs"] + times["floor"]) / times["end"]
+    return [
+        f"## A clip of {seconds:g} s, {RATE_IN // 1000} kHz to {RATE_OUT // 1000} kHz, mono",
+        "",
+        f"Median of {args.repeats} interleaved rounds after a warm-up, {args.threads} threads.",
+        "",
+        *report.table(["what", "stored numbers", "ms", "real time"], rows),
+        "",
+        f"Our network is {times['theirs'] / times['ours']:.1f} times as fast as the Vocos-shaped one;",
+        f"end to end it is {share:.1f} times as fast as the Vocos-shaped network plus STFT and inverse.",
+    ]
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session, with the same settings for every network."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def weights_path(model: str) -> Path:
+    """The ONNX file behind a model name or path."""
+    if Path(model).is_file():
+        return Path(model)
+    from importlib.resources import files
+
+    path = Path(str(files("hifispeech") / "weights" / f"{model}.onnx"))
+    if not path.is_file():
+        raise SystemExit(f"no weights for model {model!r} at {path}; pass --model PATH")
+    return path
+
+
+def random_feeds(
+    network: onnxruntime.InferenceSession, frames: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Inputs for `frames` frames: noise, a cutoff of 8 kHz, zeros for what has its own length (states)."""
+    feeds = {}
+    for item in network.get_inputs():
+        shape = [dim if isinstance(dim, int) else 1 if "batch" in str(dim) else frames for dim in item.shape]
+        is_state = frames not in shape
+        if "cutoff" in item.name:
+            feeds[item.name] = np.full(shape, RATE_IN / 2 / RATE_OUT * N_FFT, np.float32)
+        else:
+            noise = rng.standard_normal(shape).astype(np.float32)
+            feeds[item.name] = np.zeros(shape, np.float32) if is_state else noise
+    return feeds
+
+
+def parameters(path: Path) -> int:
+    """Numbers stored in an ONNX file's initialisers."""
+    import onnx
+
+    return sum(int(np.prod(tensor.dims)) for tensor in onnx.load(str(path)).graph.initializer)
+
+
+def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each candidate; every round runs all of them once."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_ in range(repeats + 1):
+        for name, run in candidates.items():
+            started = time.perf_counter()
+            run()
+            if round_:  # the first is the warm-up
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def command_line(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Start-up time: whole processes, from the shell's point of view."""
+    clip = folder / "clip.wav"
+    soundfile.write(clip, speech(5.0)[0], RATE_IN)
+    upscale = [
+        *program(),
+        "upscale",
+        str(clip),
+        "-o",
+        str(folder / "out.wav"),
+        "--force",
+        *model_option(args),
+    ]
+    times = interleaved(
+        {
+            "python": lambda: run_quietly([sys.executable, "-c", "import numpy"]),
+            "version": lambda: run_quietly([*program(), "--version"]),
+            "upscale": lambda: run_quietly(upscale),
+        },
+        args.repeats,
+    )
+    rows = [
+        ["`hifispeech --version`", f"{times['version']:.2f}"],
+        ["`hifispeech upscale` of a 5 s clip", f"{times['upscale']:.2f}"],
+        ["(for comparison) `python -c 'import numpy'`", f"{times['python']:.2f}"],
+    ]
+    return ["## Command line, start-up included", "", *report.table(["command", "seconds"], rows)]
+
+
+def lengths(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Cost of files of growing length, file to file, with the model loaded."""
+    upscaler = Upscaler(args.model, threads=args.threads)
+    rows = []
+    for seconds in (1, 10, 60, 600, *((3600,) if args.long else ())):
+        source, target = folder / "in.wav", folder / "out.wav"
+        write_speech(source, seconds, channels=1)
+        repeats = 5 if seconds <= 60 else 1
+        elapsed = (
+            interleaved(
+                {"file": lambda a=source, b=target: upscaler.process_file(a, b, force=True)}, repeats
+            )["file"]
+            if repeats > 1
+            else timed(lambda a=source, b=target: upscaler.process_file(a, b, force=True))
+        )
+        rows.append(
+            [f"{seconds} s", f"{elapsed:.3f}", f"{1000 * elapsed / seconds:.2f}", f"{seconds / elapsed:.0f}x"]
+        )
+        source.unlink()
+        target.unlink()
+    header = ["length", "seconds", "ms per second of audio", "real time"]
+    return ["## File to file against length (WAV, mono, 16 kHz)", "", *report.table(header, rows)]
+
+
+def memory(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Peak resident memory of the command line program on long stereo files."""
+    rows, peaks = [], []
+    for minutes in (5, 60):
+        source, target = folder / "long.wav", folder / "long_out.wav"
+        write_speech(source, 60 * minutes, channels=2)
+        command = [*program(), "upscale", str(source), "-o", str(target), "--force", *model_option(args)]
+        started = time.perf_counter()
+        peaks.append(peak_mb(command))
+        elapsed = time.perf_counter() - started
+        rows.append(
+            [f"{minutes} min", f"{peaks[-1]:.0f}", f"{elapsed:.1f}", f"{60 * minutes / elapsed:.0f}x"]
+        )
+        source.unlink()
+        target.unlink()
+    growth = 100 * (peaks[1] / peaks[0] - 1)
+    return [
+        "## Peak memory of `hifispeech upscale`, stereo WAV, 16 kHz",
+        "",
+        *report.table(["file", "peak MB", "seconds", "real time"], rows),
+        "",
+        f"60 minutes against 5: {growth:+.1f} %.",
+    ]
+
+
+def peak_mb(command: list[str]) -> float:
+    """Peak resident memory of a command in MB (10^6 bytes).
+
+    Raises:
+        RuntimeError: if the command fails.
+    """
+    launcher = [sys.executable, "-S", "-c", PEAK_SCRIPT]
+    done = subprocess.run([*launcher, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[:3]} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return int(done.stdout.split()[-1]) * 1024 / 1e6
+
+
+def timed(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def program() -> list[str]:
+    """The installed command, or the module where only the source tree is on the path."""
+    script = shutil.which("hifispeech", path=str(Path(sys.executable).parent))
+    return [script] if script else [sys.executable, "-m", "hifispeech"]
+
+
+def model_option(args: argparse.Namespace) -> list[str]:
+    return ["--model", args.model] if args.model != "fast" else []
+
+
+def run_quietly(command: list[str]) -> None:
+    """Run a command without output.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+
+
+def speech(seconds: float, channels: int = 1) -> np.ndarray:
+    """Real speech repeated to a length, float32 `[channels, time]` at 16 kHz, each channel shifted."""
+    clip, rate = soundfile.read(SPEECH, dtype="float32")
+    low = resample(clip, rate, RATE_IN)
+    total = round(seconds * RATE_IN)
+    shifts = [channel * low.size // 3 for channel in range(channels)]
+    return np.stack([np.resize(np.roll(low, shift), total) for shift in shifts])
+
+
+def write_speech(path: Path, seconds: int, channels: int) -> None:
+    """`speech` as a 16-bit WAV file, written block by block."""
+    block = speech(60.0, channels).T
+    with soundfile.SoundFile(path, "w", RATE_IN, channels, subtype="PCM_16") as file:
+        left = seconds * RATE_IN
+        while left > 0:
+            file.write(block[:left])
+            left -= min(left, len(block))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Where the generated band joins the input: complementary zero-phase gains on STFT frames.
+
+`output = input + ISTFT(high * (generated - input))`: below the edge nothing is added, so the input itself comes out.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from .spectral import N_FFT
+
+WIDTH_BINS = (
+    4  # one main lobe of the Hann window: narrower would ring, wider would dig a notch under a brick wall
+)
+
+
+@lru_cache(maxsize=256)
+def high_gain(edge_bin: int, bins: int = N_FFT // 2 + 1) -> npt.NDArray[np.float32]:
+    """Gain of the generated band: 0 up to the edge, raised cosine over `WIDTH_BINS`, then 1. Shape: `[bins]`.
+
+    Real and the same for every frame, hence zero phase; an edge at or above `bins` gives zeros (full band).
+    """
+    position = (np.arange(bins) - (edge_bin - 1)) / WIDTH_BINS
+    gain = (0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))).astype(np.float32)
+    gain.setflags(write=False)
+    return gain
+
+
+def low_gain(edge_bin: int, bins: int = N_FFT // 2 + 1) -> npt.NDArray[np.float32]:
+    """Gain of the input: the complement, `low_gain + high_gain == 1`. Shape: `[bins]`."""
+    return 1.0 - high_gain(edge_bin, bins)
+
+
+def correction(
+    spectrum: npt.NDArray[np.complex64],
+    generated: npt.NDArray[np.complex64],
+    edge_bins: npt.NDArray[np.integer],
+) -> npt.NDArray[np.complex64]:
+    """What has to be added to the input's frames: `high * (generated - input)`.
+
+    Shape: spectrum and generated `[frames, bins]`, edge_bins `[frames]`; `[frames, bins]` back.
+    """
+    gains = np.stack([high_gain(int(edge), spectrum.shape[-1]) for edge in edge_bins])
+    return gains * (generated - spectrum)

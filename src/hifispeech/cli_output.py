@@ -1,0 +1,134 @@
+"""What the command line prints: summaries, tables, the progress bar, errors. Rich is imported when used."""
+
+import errno
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from hifispeech import FileReport, Inspection
+
+ADVICE = {
+    errno.ENOSPC: "free some space or write to another disk",
+    errno.EACCES: "check the permissions or pass another path",
+    errno.EROFS: "pass a path on another disk",
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "pass a file name",
+    errno.ENOTDIR: "pass another path",
+}
+
+
+def print_error(error: BaseException, source: Path | None = None) -> None:
+    """One line on stderr: what is wrong and, where it is known, what to do."""
+    if isinstance(error, MemoryError):
+        text = "not enough memory; close other programs or work on a shorter file"
+    elif isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        advice = ADVICE.get(error.errno)
+        text = (
+            f"{where}{(error.strerror or 'input or output error').lower()}{f'; {advice}' if advice else ''}"
+        )
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    if source is not None and str(source) not in text:
+        text = f"{source}: {text}"
+    typer.echo(f"hifispeech: {text}", err=True)
+
+
+@contextmanager
+def progress_bar(source: Path, hidden: bool) -> Iterator[Callable[[float, float | None], None] | None]:
+    """A bar with the real-time factor, on terminals only; yields the callback `(done_s, total_s)` or None."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[factor]}"),
+        TimeRemainingColumn(),
+    )
+    started = time.perf_counter()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(source.name, total=None, factor="")
+
+        def on_progress(done_s: float, total_s: float | None) -> None:
+            elapsed_s = max(time.perf_counter() - started, 1e-9)
+            bar.update(task, completed=done_s, total=total_s, factor=f"{done_s / elapsed_s:.0f}x real time")
+
+        yield on_progress
+
+
+def print_report(report: "FileReport", seconds: float, as_json: bool, quiet: bool) -> None:
+    """The summary of one upscaled file: a JSON object, a line, or nothing."""
+    factor = report.duration_s / max(seconds, 1e-9)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {**asdict(report), "seconds": round(seconds, 3), "real_time_factor": round(factor, 1)},
+                default=str,
+            )
+        )
+        return
+    if quiet:
+        return
+    what = "full band already, kept" if all(report.full_band) else f"{_khz(min(report.cutoff_hz))} -> 24 kHz"
+    note = f", {report.samples_over} samples over full scale" if report.samples_over else ""
+    time_taken = f"{report.duration_s:.1f} s in {seconds:.1f} s ({factor:.0f}x real time)"
+    typer.echo(f"{report.input} -> {report.output}: {what}, {time_taken}{note}")
+
+
+def print_inspection(found: "Inspection", as_json: bool) -> None:
+    """What is in one file: a JSON object or a small table."""
+    if as_json:
+        typer.echo(json.dumps(found._asdict()))
+        return
+    clipping = f"{found.clipped_samples} samples at full scale" if found.clipped_samples else "none"
+    band = "digital silence" if found.is_silent else f"up to {_khz(found.cutoff_hz)}"
+    if len(set(found.channel_cutoffs_hz)) > 1:
+        band += f" (by channel: {', '.join(_khz(hz) for hz in found.channel_cutoffs_hz)})"
+    rows = {
+        "format": f"{found.container}, {found.codec}",
+        "sample rate": f"{found.sample_rate} Hz",
+        "channels": str(found.channels),
+        "duration": f"{found.duration_s:.3f} s",
+        "content": band,
+        "full band": "yes" if found.is_full_band else "no",
+        "peak": f"{found.peak:.3f}",
+        "clipping": clipping,
+    }
+    print_table(found.path, rows)
+
+
+def print_table(title: str, rows: Mapping[str, object]) -> None:
+    """A title and two columns, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(_plain(value)))
+    typer.echo(title)
+    Console(highlight=False).print(table)
+
+
+def _plain(value: object) -> str:
+    """A value as text; of a nested one `key: value` pairs."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    return ", ".join(_plain(inner) for inner in value) if isinstance(value, list) else str(value)
+
+
+def _khz(frequency_hz: float) -> str:
+    return f"{frequency_hz / 1000:.1f} kHz"

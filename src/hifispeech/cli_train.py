@@ -1,0 +1,308 @@
+"""Commands around training: `prepare`, `train`, `export`, `convert`. Mounted by `hifispeech.cli`.
+
+PyTorch and its friends are imported inside the functions; where they are missing, the message says which
+`pip install` brings them.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+EXTRA = {"torch", "lightning_fabric", "safetensors", "tensorboard", "yaml", "scipy", "onnx", "onnxscript"}
+
+app = typer.Typer()
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def needs_train_extra(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A missing package of the extra `train` becomes an error that says how to install it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package not in EXTRA:
+                raise
+            raise ImportError(
+                f'this command needs {package}; install it with: pip install "hifispeech[train]"'
+            ) from error
+
+    return wrapped
+
+
+class SplitBy(str, Enum):
+    """Where the speaker of a file is told."""
+
+    FOLDER = "folder"
+    PATTERN = "pattern"
+    CSV = "csv"
+
+
+class Release(str, Enum):
+    """Projects whose weights can be converted."""
+
+    CLEARVOICE = "clearvoice"
+
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output if it exists.")]
+
+
+@app.command()
+@needs_train_extra
+def prepare(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DATASET", help="Folder to write.")],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of audio, searched recursively.")
+    ] = None,
+    split_by: Annotated[
+        SplitBy, typer.Option(help="The speaker is the folder, in the file name, or in a CSV.")
+    ] = SplitBy.FOLDER,
+    pattern: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="For 'pattern': has a group (?P<speaker>...).")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="For 'csv': columns path, speaker[, split, source, ...]."),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Corpus layout: auto, none, vctk, ravdess, ears, hifitts, daps, libritts-r.")
+    ] = "auto",
+    licence: Annotated[
+        str, typer.Option(help="Licence of the recordings, for the model's card.")
+    ] = "unknown",
+    min_bandwidth: Annotated[
+        float | None, typer.Option(metavar="HZ", help="Reject files whose band ends below. Default: 19700.")
+    ] = None,
+    keep_narrow: Annotated[
+        bool, typer.Option("--keep-narrow", help="Reject none: mark them, losses then stop at their edge.")
+    ] = False,
+    trim: Annotated[bool, typer.Option(help="Cut silence at both ends.")] = True,
+    valid_speakers: Annotated[
+        str, typer.Option(metavar="A,B", help="Speakers to validate on. Default: one in twenty.")
+    ] = "",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+) -> None:
+    """Turn folders of audio into a data set to train on.
+
+    Measures where the band of each file really ends, rejects or marks what is not full-band, trims silence,
+    resamples to 48 kHz, splits by speaker. Writes shards and manifest.csv; goes on where it was interrupted.
+
+    [bold]Examples[/bold]
+
+      hifispeech prepare VCTK-Corpus-0.92 -o vctk --preset vctk
+
+      hifispeech prepare recordings/ -o dataset --licence "CC BY 4.0" --keep-narrow
+    """
+    from hifispeech.train import layouts
+    from hifispeech.train.prepare import Options
+    from hifispeech.train.prepare import prepare as run
+
+    if keep_narrow and min_bandwidth is not None:
+        raise typer.BadParameter("excludes --min-bandwidth; pass one of them", param_hint="'--keep-narrow'")
+    if (split_by is SplitBy.PATTERN) != (pattern is not None):
+        raise typer.BadParameter("goes with --split-by pattern", param_hint="'--pattern'")
+    if split_by is SplitBy.CSV and manifest is None:
+        raise typer.BadParameter("csv needs --manifest", param_hint="'--split-by'")
+    if not folders and manifest is None:
+        raise typer.BadParameter("pass at least one folder, or --manifest", param_hint="'DIR'")
+    sources = layouts.sources_of_manifest(manifest, licence) if manifest else []
+    for folder in folders or []:
+        sources += layouts.sources_in(folder, preset, pattern, licence, output)
+    limit_hz = 0.0 if keep_narrow else min_bandwidth
+    options = Options(trim=trim) if limit_hz is None else Options(limit_hz, trim)
+    names = [name for name in valid_speakers.split(",") if name]
+    with counting("files") as on_file:
+        summary = run(
+            sources,
+            output,
+            options,
+            valid_speakers=names,
+            workers=workers or os.cpu_count() or 1,
+            on_file=on_file,
+        )
+    for split, hours in sorted(summary.hours.items()):
+        typer.echo(f"{split}: {60 * hours:.1f} minutes, speakers: {summary.speakers[split]}")
+    typer.echo(f"{summary.kept} files kept ({summary.narrow} marked as narrow)")
+    for reason, count in sorted(summary.rejected.items()):
+        typer.echo(f"{count} rejected: {reason}; see {output / 'manifest.csv'}")
+    if "valid" not in summary.hours:
+        typer.echo("no speaker is held out, so training will not be validated; see --valid-speakers")
+
+
+@app.command()
+@needs_train_extra
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.")],
+    data: Annotated[Path, typer.Option(metavar="DATASET", help="A folder made by 'hifispeech prepare'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.pt if there is one.")] = False,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="WEIGHTS", help="Start from 'fast' or a .pt, .safetensors or .onnx file."),
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop at this step.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on each node.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes per device that make batches.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of CONFIG, such as batch_size=4."),
+    ] = None,
+) -> None:
+    """Train a model as a configuration says.
+
+    RUN gets last.pt (to resume), best.safetensors (averaged weights), log.jsonl and TensorBoard files.
+    SIGTERM and Ctrl-C end the run after the current step with a checkpoint and exit code 0.
+
+    [bold]Examples[/bold]
+
+      hifispeech train configs/fast.yaml --data dataset -o runs/fast --max-minutes 60
+
+      hifispeech train configs/fast.yaml --data dataset -o runs/tuned --init-from fast
+
+      hifispeech train configs/hifisr.yaml --data vctk -o runs/paper --devices 8 --workers 8 --resume
+    """
+    from hifispeech.train.run import Machine, run
+
+    machine = Machine(accelerator, devices, nodes, workers)
+    with training_display() as (on_step, on_report):
+        outcome = run(
+            config,
+            data,
+            output,
+            machine,
+            changes=changes or [],
+            resume=resume,
+            init_from=init_from,
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            on_step=on_step,
+            on_report=on_report,
+        )
+    if outcome.is_first:
+        typer.echo(f"{output}: step {outcome.step}, best score {outcome.best:.4g}")
+
+
+@app.command()
+@needs_train_extra
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="last.pt or best.safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.onnx", help="File to write.")],
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="For checkpoints that do not hold their own.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model, for its card.")] = None,
+    force: Force = False,
+) -> None:
+    """Write the averaged weights of a run as ONNX, with a card of their training beside it.
+
+    [bold]Example[/bold]
+
+      hifispeech export runs/fast/best.safetensors -o mine.onnx
+    """
+    from hifispeech.train.checkpoint import find_weights
+    from hifispeech.train.config import load
+    from hifispeech.train.export import export as run
+
+    weights = find_weights(checkpoint, load(config) if config else None)
+    weights.card.update({"name": name or output.stem})
+    run(weights, output, force=force)
+    typer.echo(
+        f"{checkpoint} -> {output}: {sum(t.numel() for t in weights.tensors.values()) / 1e6:.2f} M values"
+    )
+
+
+@app.command()
+@needs_train_extra
+def convert(
+    release: Annotated[Release, typer.Argument(help="Where the weights come from.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the download.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL.safetensors", help="File to write.")
+    ],
+    force: Force = False,
+) -> None:
+    """Convert the weights of another project to a model file of this one.
+
+    'clearvoice' reads MossFormer2_SR_48K of ClearerVoice-Studio, the public HiFi-SR model.
+
+    [bold]Example[/bold]
+
+      hifispeech convert clearvoice MossFormer2_SR_48K -o hifisr-paper.safetensors
+    """
+    from hifispeech.models.convert import convert_clearvoice
+
+    assert release is Release.CLEARVOICE
+    checksum = convert_clearvoice(directory, output, force=force)
+    typer.echo(f"{directory} -> {output}: sha256 {checksum}")
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over a number of things with the time left, on terminals only."""
+    with _bar() as bar:
+        if bar is None:
+            yield None
+            return
+        task = bar.add_task(what, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_display() -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[int, Any], None]]]:
+    """A bar with steps/s, time left and the loss on terminals, else a line per report."""
+    with _bar() as bar:
+        if bar is None:
+            yield None, _print_report
+            return
+        task = bar.add_task("step", total=None, note="")
+        note = {"loss": "", "speed": "", "valid": ""}
+
+        def on_report(step: int, values: dict[str, float]) -> None:
+            if "loss" in values:
+                note["loss"] = f"loss {values['loss']:.3f}"
+            if "steps_per_s" in values:
+                note["speed"] = f"{values['steps_per_s']:.2f} steps/s"
+            scores = [value for key, value in values.items() if key.startswith("valid/")]
+            if scores:
+                note["valid"] = f"valid {scores[-1]:.3f}"
+            bar.update(task, note=" ".join(text for text in note.values() if text))
+
+        yield lambda step, end: bar.update(task, completed=step, total=end), on_report
+
+
+def _print_report(step: int, values: dict[str, float]) -> None:
+    words = [f"{key} {value:.4g}" for key, value in values.items()]
+    typer.echo(f"step {step}: {', '.join(words)}", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """A rich progress bar on stderr, or None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield bar

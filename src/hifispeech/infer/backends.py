@@ -1,0 +1,165 @@
+"""ONNX Runtime backend of the frame models, and where the packaged weights lie."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from hifispeech.audio.spectral import HOP, N_FFT, hann
+from hifispeech.errors import ModelError
+
+PACKAGED = ("fast",)
+NOISE_FRAMES = 1024
+NOISE_SEED = 20501
+
+LOAD_ERRORS = (
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
+
+State = list[npt.NDArray[np.float32]]
+
+
+def packaged_models() -> tuple[str, ...]:
+    """Names of the models inside the package."""
+    return PACKAGED
+
+
+def read_model(model: str | Path) -> bytes:
+    """The ONNX file of a packaged model's name, or of a path.
+
+    Raises:
+        ModelError: if there is no such name or file.
+    """
+    if str(model) in PACKAGED:
+        with as_file(files("hifispeech.weights") / f"{model}.onnx") as path:
+            return path.read_bytes()
+    path = Path(model)
+    if not path.is_file():
+        raise ModelError(
+            f"model {str(model)!r} not found; use one of {', '.join(PACKAGED)} or the path of an .onnx file"
+        )
+    return path.read_bytes()
+
+
+def planes(spectrum: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.float32]:
+    """Real and imaginary parts as planes. Shape: complex `[time, bins]` to `[time, 2, bins]`."""
+    return np.stack([spectrum.real, spectrum.imag], axis=1).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=1)
+def noise_frames() -> npt.NDArray[np.float32]:
+    """White noise in the STFT domain, unit mean power per bin, repeated every 11 s. Shape: `[frames, 2, bins]`.
+
+    A table, not a generator: any frame can be addressed, so chunks, streams and channels hear the same noise.
+    """
+    rng = np.random.default_rng(NOISE_SEED)
+    noise = rng.standard_normal(NOISE_FRAMES * HOP, dtype=np.float32)
+    wrapped = np.concatenate([noise, noise[: N_FFT - HOP]])
+    window = hann(N_FFT) / np.sqrt(np.sum(hann(N_FFT) ** 2))
+    spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(wrapped, N_FFT)[::HOP] * window, axis=-1)
+    return planes(spectrum)
+
+
+def execution_providers(device: str) -> list[str]:
+    """ONNX Runtime providers of "auto" (CUDA where this ONNX Runtime has it, else the CPU), "cpu" or "cuda".
+
+    Raises:
+        ModelError: for another name, or where there is no CUDA.
+    """
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"device={device!r} is unknown; use auto, cpu or cuda")
+    if device == "cuda" and not cuda:
+        raise ModelError("device='cuda' is not available; pip install onnxruntime-gpu, or use device='cpu'")
+    return (
+        ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        if cuda and device != "cpu"
+        else ["CPUExecutionProvider"]
+    )
+
+
+class FrameModel:
+    """A frame model in ONNX Runtime: spectrum frames in, generated frames out, all memory in explicit tensors.
+
+    Args:
+        model: name of a packaged model or path of an `.onnx` file made by `hifispeech export`.
+        device: "auto", "cpu" or "cuda"; see `execution_providers`.
+        threads: threads of ONNX Runtime; None leaves the choice to it.
+
+    Raises:
+        ModelError: if the file is missing, damaged, or not a frame model of this version.
+    """
+
+    def __init__(self, model: str | Path = "fast", device: str = "auto", threads: int | None = None) -> None:
+        providers = execution_providers(device)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        content = read_model(model)
+        try:
+            self.session = onnxruntime.InferenceSession(content, options, providers=providers)
+            meta = self.session.get_modelmeta().custom_metadata_map
+            self.config: dict[str, int] = json.loads(meta["hifispeech"])["model"]
+        except (KeyError, ValueError, *LOAD_ERRORS) as error:
+            raise ModelError(
+                f"{model} is not a hifispeech frame model or is damaged; export it again"
+            ) from error
+        if (self.config["n_fft"], self.config["hop"]) != (N_FFT, HOP):
+            raise ModelError(
+                f"{model} uses n_fft/hop {self.config['n_fft']}/{self.config['hop']}; {N_FFT}/{HOP} is read"
+            )
+        self.look_ahead = self.config["look_ahead"]
+        self.state_inputs = [node for node in self.session.get_inputs() if node.name.startswith("state_")]
+
+    def initial_state(self) -> State:
+        """The state before the first frame, batch 1."""
+        shapes = [[1, *(int(size) for size in node.shape[1:])] for node in self.state_inputs]
+        state = [np.zeros(shape, np.float32) for shape in shapes]
+        return [
+            array + 8.0 if "cutoff" in node.name else array
+            for array, node in zip(state, self.state_inputs, strict=True)
+        ]
+
+    def run(
+        self,
+        spectrum: npt.NDArray[np.complex64],
+        first_output: int,
+        cutoff_bins: npt.NDArray[np.integer],
+        state: State,
+    ) -> tuple[npt.NDArray[np.complex64], State]:
+        """Generate the frames that belong to input frames `look_ahead` earlier.
+
+        Shape:
+            spectrum `[time, bins]`, cutoff_bins `[time]`; `first_output` is the absolute number of the first output frame
+            (it picks the noise). Returns `[time, bins]` and the new state.
+        """
+        time = len(spectrum)
+        table = noise_frames()
+        noise = table[(first_output + np.arange(time)) % NOISE_FRAMES]
+        feed = {
+            "spectrum": planes(spectrum)[None],
+            "noise": noise,
+            "cutoff_bin": np.asarray(cutoff_bins, np.float32)[None],
+            **{node.name: array for node, array in zip(self.state_inputs, state, strict=True)},
+        }
+        generated, *state = self.session.run(None, feed)
+        return generated[0, :, 0] + 1j * generated[0, :, 1], state
+
+
+def packaged_cards() -> Iterator[tuple[str, dict[str, object]]]:
+    """Name and card (sizes, data, licence) of each packaged model."""
+    for name in PACKAGED:
+        card = files("hifispeech.weights") / f"{name}.json"
+        yield name, json.loads(card.read_text(encoding="utf-8"))

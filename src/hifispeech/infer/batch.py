@@ -1,0 +1,91 @@
+"""Which files a run works on, and where each result goes: files, several files, folders."""
+
+from pathlib import Path
+
+from hifispeech.errors import AudioError
+
+# Which files of a folder are tried; a file named by itself always is.
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "aac", "aif", "aiff", "amr", "au", "caf", "flac", "gsm", "m4a", "mka", "mkv", "mov", "mp3"),
+        *("mp4", "oga", "ogg", "opus", "w64", "wav", "weba", "webm", "wma"),
+    )
+)
+
+
+def list_audio(inputs: list[Path], results: Path | None = None) -> list[tuple[Path, Path]]:
+    """The files to work on, each as (path, path below the folder it was found in).
+
+    Args:
+        inputs: files, taken as they are, and folders, searched recursively for the suffixes of audio files.
+        results: a folder left out of the search: the results of an earlier run may lie there.
+
+    Raises:
+        AudioError: a folder holds no audio file.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in inputs:
+        if not path.is_dir():
+            found.append((path, Path(path.name)))
+            continue
+        files = [file for file in sorted(path.rglob("*")) if _is_audio(file)]
+        if results is not None and results.resolve() != path.resolve():
+            files = [file for file in files if not file.resolve().is_relative_to(results.resolve())]
+        if not files:
+            known = " ".join(sorted(AUDIO_SUFFIXES))
+            raise AudioError(
+                f"{path}: this folder holds no audio file; one of {known} is needed; check the path"
+            )
+        found += [(file, file.relative_to(path)) for file in files]
+    return found
+
+
+def plan_outputs(
+    inputs: list[Path], output: Path | None = None, file_type: str | None = None
+) -> list[tuple[Path, Path]]:
+    """Pair each input file with the file to write: folders keep their structure, files their name.
+
+    Args:
+        inputs: files and folders.
+        output: for a single input file, the file to write if it has a suffix; else the folder to write to.
+            None writes `NAME_48k.wav` beside each file and a folder `FOLDER_48k` beside each folder.
+        file_type: such as `flac`; None is the suffix of a single output file, and WAV otherwise.
+
+    Returns:
+        (input file, output file) pairs, all outputs different.
+
+    Raises:
+        AudioError: a folder without audio, a file in place of the output folder, two inputs of one output.
+        ValueError: `output` and `file_type` contradict each other.
+    """
+    suffix = f".{(file_type or 'wav').lower().lstrip('.')}"
+    one_file = len(inputs) == 1 and not inputs[0].is_dir()
+    if one_file and output is not None and output.suffix and not output.is_dir():
+        if file_type is not None and output.suffix.lower() != suffix:
+            raise ValueError(f"format {file_type} contradicts the output {output}; leave one of them out")
+        return [(inputs[0], output)]
+    if output is not None and output.exists() and not output.is_dir():
+        raise AudioError(f"{output}: is a file; a folder is needed for several inputs; pass another output")
+    jobs = [job for path in inputs for job in _jobs_of(path, output, suffix)]
+    sources: dict[Path, Path] = {}
+    for source, target in jobs:
+        if target in sources:
+            raise AudioError(
+                f"{sources[target]} and {source} would both become {target}; upscale them one by one"
+            )
+        sources[target] = source
+    return jobs
+
+
+def _jobs_of(path: Path, output: Path | None, suffix: str) -> list[tuple[Path, Path]]:
+    """The (input file, output file) pairs of one input, a file or a folder."""
+    if output is None and not path.is_dir():
+        return [(path, path.with_name(f"{path.stem}_48k{suffix}"))]
+    folder = path if path.name not in ("", "..") else path.resolve()
+    root = output if output is not None else folder.with_name(f"{folder.name}_48k")
+    return [(source, root / below.with_suffix(suffix)) for source, below in list_audio([path], results=root)]
+
+
+def _is_audio(file: Path) -> bool:
+    return file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()

@@ -1,0 +1,1 @@
+"""Models: frozen config dataclasses and networks (PyTorch, extra `train`); the runtime uses their ONNX exports."""

@@ -1,0 +1,304 @@
+"""The default model: a compact causal generator that works per STFT frame and ends in an inverse STFT.
+
+Like the paper's network it is one generator, a sequence encoder followed by a synthesiser, trained end to end; unlike it, the
+synthesiser is not a waveform decoder of 495 GFLOP/s. The encoder (convolution + linear recurrence) predicts, per frame
+and band, the gains of excitations above the cutoff: white noise and the low band translated upwards, both spectrally flat.
+The sum of the excitations, at these gains, is the generated spectrum; phase and fine structure come from the excitations.
+
+Everything is relative to a causal running level, so the model is gain-equivariant, and every memory is a named state
+tensor, so that streamed, chunked and whole-file outputs agree.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import ConvBlock, MemoryBlock, decay_of, exponential_average, full_precision
+
+POWER_TINY = 1e-30  # keeps logarithms finite; 200 dB below the noise of a 24-bit file
+LN10 = 2.302585092994046
+ACTIVE_ENERGY = 1e-13  # energy of a frame (sum of |X|^2) under which it counts as digital silence
+
+
+@dataclass(frozen=True)
+class FastConfig:
+    """Sizes of the default model. Units: frames of `hop / sample_rate` seconds, bins of `sample_rate / n_fft` hertz."""
+
+    sample_rate: int = 48000
+    n_fft: int = 2048
+    hop: int = 512
+    channels: int = 192
+    blocks: int = 8
+    kernel: int = 5
+    expansion: int = 2
+    memory_every: int = 2
+    look_ahead: int = 2
+    analysis_bands: int = 128
+    gain_bands: int = 96
+    edge_bins: int = 64
+    pass_bins: int = 32
+    level_frames: float = 280.0
+    context_frames: tuple[float, ...] = (24.0, 240.0)
+    memory_frames: tuple[float, ...] = (3.0, 8.0, 20.0, 50.0, 120.0, 300.0, 700.0, 1500.0)
+    source_share: float = 0.55
+    excitation: Literal["mixed", "predicted"] = "mixed"
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1
+
+    @property
+    def features(self) -> int:
+        own = self.analysis_bands * (2 + len(self.context_frames)) + self.edge_bins + 2 * self.cutoff_features
+        return own + (2 * self.edge_bins if self.excitation == "predicted" else 0)
+
+    @property
+    def cutoff_features(self) -> int:
+        return 16
+
+
+def band_centres(config: FastConfig, bands: int) -> Tensor:
+    """Band centres in bins: linear up to 2 kHz, then widening slowly, `[bands]`; the first is 0, the last Nyquist."""
+    position = torch.linspace(0.0, 1.0, bands, dtype=torch.float64)
+    knee = 12000.0 / (config.sample_rate / 2) * config.bins
+    warped = torch.expm1(position * torch.log(torch.tensor(1 + config.bins / knee, dtype=torch.float64))) * knee
+    return warped / warped[-1] * (config.bins - 1)
+
+
+def triangles(config: FastConfig, bands: int) -> Tensor:
+    """Linear interpolation weights between band centres, `[bands, bins]`; every column sums to one."""
+    centres = band_centres(config, bands)
+    bins = torch.arange(config.bins, dtype=torch.float64)
+    upper = torch.searchsorted(centres, bins).clamp(1, bands - 1)
+    left, right = centres[upper - 1], centres[upper]
+    weight = ((bins - left) / (right - left)).clamp(0, 1)
+    table = torch.zeros(bands, config.bins, dtype=torch.float64)
+    columns = torch.arange(config.bins)
+    table[upper - 1, columns] += 1 - weight
+    table[upper, columns] += weight
+    return table.to(torch.float32)
+
+
+def power_of(spectrum: Tensor) -> Tensor:
+    """Squared magnitude. Shape: `[..., 2, bins]` (real, imaginary) to `[..., bins]`."""
+    real, imaginary = spectrum[..., 0, :], spectrum[..., 1, :]
+    return real * real + imaginary * imaginary
+
+
+def log10(power: Tensor) -> Tensor:
+    """Logarithm of a power, floored. A clamp, not a sum: ONNX optimisers drop the addition of 1e-30."""
+    return torch.log10(power.clamp(min=POWER_TINY))
+
+
+class FastModel(nn.Module):
+    """Generator of the band above the cutoff, frame by frame.
+
+    `forward(spectrum, noise, cutoff_bin, *state)` returns `(generated, *state)`. The generated spectrum is late by
+    `look_ahead` frames: output frame `t` belongs to input frame `t - look_ahead`.
+    """
+
+    analysis: Tensor
+    spread: Tensor
+    interpolate: Tensor
+    level_log_decay: Tensor
+    context_log_decay: Tensor
+
+    def __init__(self, config: FastConfig | None = None) -> None:
+        super().__init__()
+        config = config or FastConfig()
+        self.config = config
+        table = triangles(config, config.analysis_bands)
+        self.register_buffer("analysis", (table / table.sum(1, keepdim=True)).T.contiguous(), persistent=False)
+        self.register_buffer("spread", table, persistent=False)
+        self.register_buffer("interpolate", triangles(config, config.gain_bands), persistent=False)
+        decays = torch.tensor([decay_of(t) for t in (config.level_frames, *config.context_frames)]).log()
+        self.register_buffer("level_log_decay", decays[:1], persistent=False)
+        self.register_buffer("context_log_decay", torch.cat([decays[1:], decays[-1:]]), persistent=False)
+        scale = 1.0 / config.blocks
+        self.embed = nn.Linear(config.features, config.channels)
+        self.convs = nn.ModuleList(
+            ConvBlock(config.channels, config.kernel, config.expansion, scale) for _ in range(config.blocks)
+        )
+        self.memories = nn.ModuleList(
+            MemoryBlock(config.channels, config.memory_frames, scale)
+            for _ in range(config.blocks // config.memory_every)
+        )
+        self.norm = nn.LayerNorm(config.channels)
+        if config.excitation == "predicted":
+            self.phase = nn.Linear(config.channels, 2 * config.bins)
+        self.head = nn.Linear(config.channels, 2 * config.gain_bands + config.pass_bins)
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """State before the first frame: zeros. Names and order: see `state_names`."""
+        c = self.config
+        groups = len(c.memory_frames)
+        return (
+            torch.zeros(batch, c.look_ahead, 2, c.bins),
+            torch.ones(batch, c.look_ahead) * 8.0,
+            torch.zeros(batch, 1, 2),
+            torch.zeros(batch, len(c.context_frames) + 1, c.analysis_bands + 1),
+            torch.zeros(batch, c.blocks, c.kernel - 1, c.channels),
+            torch.zeros(batch, len(self.memories), groups, c.channels // groups),
+        )
+
+    @staticmethod
+    def state_names() -> tuple[str, ...]:
+        return ("past_spectrum", "past_cutoff", "level", "context", "conv", "memory")
+
+    def forward(self, spectrum: Tensor, noise: Tensor, cutoff_bin: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One chunk of frames.
+
+        Shape:
+            spectrum `[batch, time, 2, bins]` (real, imaginary), noise `[time, 2, bins]` with unit mean power, aligned with the
+            output frames, cutoff_bin `[batch, time]` (first bin to generate), state as `initial_state`.
+            Returns generated `[batch, time, 2, bins]` and the new state.
+        """
+        past_spectrum, past_cutoff, level, context, conv, memory = state
+        power = power_of(spectrum)
+        with full_precision(spectrum.device):
+            features, level, context = self.analyse(power, cutoff_bin, level, context)
+            if self.config.excitation == "predicted":
+                features = torch.cat([features, self.edge_phases(spectrum, cutoff_bin)], dim=-1)
+        hidden, conv, memory = self.encode(features, conv, memory)
+        delayed = torch.cat([past_spectrum, spectrum], dim=1)
+        delayed_cutoff = torch.cat([past_cutoff, cutoff_bin], dim=1)
+        time = spectrum.shape[1]
+        with full_precision(spectrum.device):
+            generated = self.synthesise(hidden.float(), delayed[:, :time], noise, delayed_cutoff[:, :time])
+        return generated, delayed[:, time:], delayed_cutoff[:, time:], level, context, conv, memory
+
+    def analyse(
+        self, power: Tensor, cutoff_bin: Tensor, level: Tensor, context: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features relative to the running level: bands, their long averages and floor, the bins at the edge, the cutoff.
+
+        Shape: power `[batch, time, bins]` to `[batch, time, features]`.
+        """
+        bins = torch.arange(power.shape[-1], device=power.device, dtype=power.dtype)
+        inside = (bins < cutoff_bin[..., None]).to(power.dtype)
+        kept = power * inside
+        energy = kept.sum(-1, keepdim=True)
+        active = (energy > ACTIVE_ENERGY).to(power.dtype)
+        running, level = exponential_average(
+            torch.cat([energy * active, active], -1)[:, :, None], self.level_log_decay, level
+        )
+        log_level = log10(running[..., 0, :1] / running[..., 0, 1:].clamp(min=1e-9)) - 2.0
+
+        log_bands = log10(torch.matmul(kept, self.analysis))
+        log_bands = torch.maximum(log_bands, log_level - 8.0)
+        averages, context = self.averages(log_bands, active, context)
+        position = cutoff_bin[..., None] + torch.arange(self.config.edge_bins, device=power.device) - (
+            self.config.edge_bins - self.config.pass_bins // 2
+        )
+        edge = torch.gather(power, -1, position.clamp(0, self.config.bins - 1).long())
+        edge = log10(edge) - log_level
+        relative = torch.cat([log_bands - log_level, averages - log_level, edge.clamp(-8.0, 4.0)], dim=-1).clamp(-10.0, 10.0)
+        return torch.cat([relative * 0.5, self.embed_cutoff(cutoff_bin)], dim=-1), level, context
+
+    def averages(self, log_bands: Tensor, active: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Long averages of the log bands and a soft minimum (power mean of exponent -1/2), frames of silence left out.
+
+        Shape: log_bands `[batch, time, bands]`, active `[batch, time, 1]` to `[batch, time, (contexts + 1) * bands]`.
+        """
+        inverse = torch.exp(-0.5 * LN10 * log_bands)
+        values = torch.stack([log_bands] * len(self.config.context_frames) + [inverse], dim=2)
+        weight = active[:, :, None].expand(-1, -1, values.shape[2], 1)
+        sums, context = exponential_average(
+            torch.cat([values * weight, weight], -1), self.context_log_decay, context
+        )
+        means = sums[..., :-1] / sums[..., -1:].clamp(min=1e-9)
+        floor = -2.0 * log10(means[:, :, -1:])
+        return torch.cat([means[:, :, :-1], floor], dim=2).flatten(2), context
+
+    def embed_cutoff(self, cutoff_bin: Tensor) -> Tensor:
+        """Smooth code of the cutoff. Shape: `[batch, time]` to `[batch, time, 2 * cutoff_features]`."""
+        octave = torch.log2(cutoff_bin.clamp(min=1.0) / self.config.bins)[..., None]
+        rate = torch.arange(1, self.config.cutoff_features + 1, device=cutoff_bin.device) * 0.5
+        return torch.cat([torch.sin(octave * rate), torch.cos(octave * rate)], dim=-1)
+
+    def encode(self, features: Tensor, conv: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shape: features `[batch, time, features]` to hidden `[batch, time, channels]`; states updated."""
+        x = self.embed(features)
+        convs, memories = [], []
+        for i, block in enumerate(self.convs):
+            x, new = block(x, conv[:, i])
+            convs.append(new)
+            if (i + 1) % self.config.memory_every == 0:
+                j = len(memories)
+                x, new = self.memories[j](x, memory[:, j])
+                memories.append(new)
+        return self.norm(x), torch.stack(convs, dim=1), torch.stack(memories, dim=1)
+
+    def synthesise(self, hidden: Tensor, spectrum: Tensor, noise: Tensor, cutoff_bin: Tensor) -> Tensor:
+        """Excitations at the predicted gains. Shapes as in `forward`; `spectrum` and `cutoff_bin` are the delayed ones."""
+        c = self.config
+        controls = self.head(hidden).float()
+        gains, keep = controls.split([2 * c.gain_bands, c.pass_bins], dim=-1)
+        gains = torch.matmul(gains.unflatten(-1, (2, c.gain_bands)), self.interpolate)
+        power = power_of(spectrum)
+        translated, keep_index, reference = self.excite(spectrum, power, cutoff_bin)
+        if self.config.excitation == "predicted":
+            noise, translated = self.turn(hidden, translated), torch.zeros_like(translated)
+        amplitude = torch.exp((4.0 * gains).clamp(-24.0, 12.0) + reference[..., None])
+        keep = F.pad(torch.sigmoid(4.0 * keep + 2.0), (0, 1))
+        kept = spectrum * torch.gather(keep, -1, keep_index)[:, :, None]
+        return amplitude[:, :, :1] * noise + amplitude[:, :, 1:] * translated + kept
+
+    def edge_phases(self, spectrum: Tensor, cutoff_bin: Tensor) -> Tensor:
+        """Directions of the bins below the edge (variant "predicted"). Shape: `[batch, time, 2 * edge_bins]`."""
+        position = cutoff_bin[..., None] - 1 - torch.arange(self.config.edge_bins, device=spectrum.device)
+        index = position.clamp(min=0).long()[:, :, None].expand(-1, -1, 2, -1)
+        return self.direction(torch.gather(spectrum, -1, index)).flatten(2)
+
+    def turn(self, hidden: Tensor, translated: Tensor) -> Tensor:
+        """Predicted phase (variant "predicted"): that of the translated band, turned by what the network says.
+
+        Shape: hidden `[batch, time, channels]`, translated `[batch, time, 2, bins]`; unit vectors of that shape.
+        """
+        angle = self.direction(self.phase(hidden).unflatten(-1, (2, self.config.bins)))
+        base = self.direction(translated)
+        real = base[:, :, 0] * angle[:, :, 0] - base[:, :, 1] * angle[:, :, 1]
+        imaginary = base[:, :, 0] * angle[:, :, 1] + base[:, :, 1] * angle[:, :, 0]
+        return torch.stack([real, imaginary], dim=2)
+
+    @staticmethod
+    def direction(vector: Tensor) -> Tensor:
+        """Unit vectors. Shape: `[batch, time, 2, bins]` kept."""
+        return vector * torch.rsqrt(power_of(vector).clamp(min=POWER_TINY))[:, :, None]
+
+    def excite(self, spectrum: Tensor, power: Tensor, cutoff_bin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The translated low band, whitened; where the input itself is kept; the reference log-amplitude at the edge.
+
+        The shift is a multiple of `n_fft / hop` bins, so that a translated partial advances its phase from frame to
+        frame as a real one would.
+
+        Shape: translated `[batch, time, 2, bins]`, keep_index `[batch, time, bins]`, reference `[batch, time, 1]`.
+        """
+        c = self.config
+        bins = torch.arange(c.bins, device=power.device, dtype=power.dtype)
+        cutoff = cutoff_bin[..., None]
+        inside = (bins < cutoff).to(power.dtype)
+        smooth = self.envelope(power * inside) / self.envelope(inside).clamp(min=1e-3)
+        white = spectrum * torch.rsqrt(smooth.clamp(min=POWER_TINY))[:, :, None]
+        grid = float(c.n_fft // c.hop)
+        shift = torch.floor(cutoff * c.source_share / grid).clamp(min=1.0) * grid
+        above = (bins - cutoff).clamp(min=0.0)
+        source = (bins - shift * (1.0 + torch.floor(above / shift))).clamp(min=0.0)
+        index = source.long()
+        moved = [torch.gather(part, -1, index) for part in white.unbind(2)]
+        translated = torch.stack(moved, dim=2) * (1.0 - inside)[:, :, None]
+        offset = bins - cutoff
+        outside_keep = (offset < 0) | (offset >= c.pass_bins)
+        keep_index = torch.where(outside_keep, torch.full_like(offset, float(c.pass_bins)), offset).long()
+        near = inside * (bins >= cutoff - 44.0).to(power.dtype)
+        log_near = (torch.log(power.clamp(min=POWER_TINY)) * near).sum(-1, keepdim=True) / near.sum(-1, keepdim=True)
+        return translated, keep_index, 0.5 * log_near
+
+    def envelope(self, power: Tensor) -> Tensor:
+        """Power smoothed over bins: band means, interpolated back. Shape: `[batch, time, bins]` kept."""
+        return torch.matmul(torch.matmul(power, self.analysis), self.spread)

@@ -1,0 +1,94 @@
+"""HiFi-GAN generator with Snake activations: latent frames to waveform."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from hifispeech.models.hifisr.config import DecoderConfig
+from hifispeech.models.layers import full_precision
+
+
+class Snake(nn.Module):
+    """x + sin^2(a x) / a, with one learned a per channel. Shape: `[batch, channels, time]`, kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).square()
+
+
+def _normed(layer: nn.Module) -> nn.Module:
+    """Small random weights, as HiFi-GAN starts, then weight norm."""
+    nn.init.normal_(layer.get_parameter("weight"), 0.0, 0.01)
+    return weight_norm(layer)
+
+
+def _same(channels: int, kernel: int, dilation: int = 1) -> nn.Module:
+    return _normed(
+        nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
+    )
+
+
+class ResidualBlock(nn.Module):
+    """For each dilation: Snake, dilated convolution, Snake, convolution, skip. Shape: `[b, c, t]`, kept."""
+
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dilated = nn.ModuleList(_same(channels, kernel, dilation) for dilation in dilations)
+        self.plain = nn.ModuleList(_same(channels, kernel) for _ in dilations)
+        self.snake_dilated = nn.ModuleList(Snake(channels) for _ in dilations)
+        self.snake_plain = nn.ModuleList(Snake(channels) for _ in dilations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = zip(self.snake_dilated, self.dilated, self.snake_plain, self.plain, strict=True)
+        for snake_dilated, dilated, snake_plain, plain in layers:
+            x = x + plain(snake_plain(dilated(snake_dilated(x))))
+        return x
+
+
+class Upsample(nn.Module):
+    """Snake, transposed convolution, mean of the residual blocks. `[b, c, t]` to `[b, c / 2, t * rate]`."""
+
+    def __init__(self, channels: int, rate: int, kernel: int, config: DecoderConfig) -> None:
+        super().__init__()
+        self.snake = Snake(channels)
+        self.conv = _normed(
+            nn.ConvTranspose1d(channels, channels // 2, kernel, stride=rate, padding=(kernel - rate) // 2)
+        )
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels // 2, block_kernel, config.block_dilations)
+            for block_kernel in config.block_kernels
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.snake(x))
+        total = self.blocks[0](x)
+        for block in self.blocks[1:]:
+            total = total + block(x)
+        return total / len(self.blocks)
+
+
+class Decoder(nn.Module):
+    """Latent to waveform in -1..1. Shape: `[batch, latent, frames]` to `[batch, 1, frames * hop]`."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        pad = config.kernel // 2
+        self.enter = weight_norm(nn.Conv1d(config.latent, config.width, config.kernel, padding=pad))
+        stages = zip(config.rates, config.rate_kernels, strict=True)
+        self.stages = nn.ModuleList(
+            Upsample(config.width // 2**i, rate, kernel, config) for i, (rate, kernel) in enumerate(stages)
+        )
+        last = config.width // 2 ** len(config.rates)
+        self.snake = Snake(last)
+        self.leave = _normed(nn.Conv1d(last, 1, config.kernel, padding=pad))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.enter(latent)
+        for stage in self.stages:
+            x = stage(x)
+        # A bfloat16 sample has 8 bits, a noise floor of -50 dB: the last layer is cheap and stays float32.
+        with full_precision(x.device):
+            return torch.tanh(self.leave(self.snake(x.float())))

@@ -1,0 +1,92 @@
+"""Causal building blocks whose whole memory is an explicit tensor, so that any partition in time gives the same numbers."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def decay_of(time_constant_frames: float) -> float:
+    """One-pole decay per frame whose impulse response falls to 1/e after `time_constant_frames` frames."""
+    return float(torch.exp(torch.tensor(-1.0 / time_constant_frames, dtype=torch.float64)))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside: log-spectra and running averages do not survive bfloat16. Nothing to do in an exported graph."""
+    if torch.compiler.is_exporting() or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def exponential_average(values: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Recursive average `y[t] = a y[t-1] + (1 - a) x[t]`, computed for all frames at once as one matrix product.
+
+    The lower-triangular Toeplitz matrix of the impulse response replaces the recursion: it trains and exports as plain
+    matrix products, and the state keeps it exact over any chunk length.
+
+    Shape:
+        values `[batch, time, groups, width]`, log_decay `[groups]` (natural log of the decay per frame),
+        state `[batch, groups, width]`; returns the averages in the shape of `values` and the new state.
+    """
+    time = values.shape[1]
+    index = torch.arange(time, device=values.device, dtype=values.dtype)
+    lag = index[:, None] - index[None, :]
+    kernel = torch.exp(log_decay[:, None, None] * lag.clamp(min=0.0)) * (lag >= 0).to(values.dtype)
+    kernel = kernel * (1.0 - torch.exp(log_decay))[:, None, None]
+    with full_precision(values.device):
+        driven = torch.matmul(kernel, values.transpose(1, 2))
+    carried = torch.exp(log_decay[:, None] * (index + 1.0))[None, :, :, None] * state[:, :, None, :]
+    averages = (driven + carried).transpose(1, 2)
+    return averages, averages[:, -1]
+
+
+class ConvBlock(nn.Module):
+    """ConvNeXt block with a causal depthwise convolution over time (left context `kernel - 1` frames)."""
+
+    def __init__(self, channels: int, kernel: int, expansion: int, layer_scale: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(channels, channels, kernel, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, channels * expansion)
+        self.contract = nn.Linear(channels * expansion, channels)
+        self.scale = nn.Parameter(torch.full((channels,), layer_scale))
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape: x `[batch, time, channels]`, state `[batch, kernel - 1, channels]`; returns both updated."""
+        extended = torch.cat([state, x], dim=1)
+        y = self.depthwise(extended.transpose(1, 2)).transpose(1, 2)
+        y = self.contract(F.gelu(self.expand(self.norm(y)), approximate="tanh"))
+        return x + self.scale * y, extended[:, x.shape[1] :]
+
+
+class MemoryBlock(nn.Module):
+    """Long context: groups of channels are averaged over fixed time constants and mixed back through a gate.
+
+    It stands where the paper's encoder has gated attention and a recurrent memory (FSMN): a linear recurrence sees
+    seconds of causal context for the price of two small matrix products.
+    """
+
+    log_decay: Tensor
+
+    def __init__(self, channels: int, time_constants_frames: tuple[float, ...], layer_scale: float) -> None:
+        super().__init__()
+        if channels % len(time_constants_frames):
+            raise ValueError(
+                f"channels={channels} is not a multiple of the {len(time_constants_frames)} time constants"
+            )
+        self.norm = nn.LayerNorm(channels)
+        self.project = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.scale = nn.Parameter(torch.full((channels,), layer_scale))
+        decays = torch.tensor([decay_of(tau) for tau in time_constants_frames], dtype=torch.float64)
+        self.register_buffer("log_decay", decays.log().to(torch.float32), persistent=False)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape: x `[batch, time, channels]`, state `[batch, groups, channels // groups]`; returns both updated."""
+        value, gate = self.project(self.norm(x)).chunk(2, dim=-1)
+        groups = self.log_decay.shape[0]
+        grouped = value.unflatten(-1, (groups, value.shape[-1] // groups))
+        averages, state = exponential_average(grouped.float(), self.log_decay, state)
+        y = self.out(averages.flatten(-2).to(value.dtype) * F.silu(gate))
+        return x + self.scale * y, state

@@ -1,0 +1,81 @@
+"""Export of a trained model to one ONNX file: weights, graph, configuration and card together."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hifispeech.errors import ModelError
+from hifispeech.models.artefact import config_from_dict, config_to_dict, load_strict
+from hifispeech.models.fast import FastConfig, FastModel
+
+from .checkpoint import Weights
+
+STATE_PREFIX = "state_"
+
+
+def export(weights: Weights, path: Path, *, force: bool = False) -> Path:
+    """Write `weights` as ONNX, and their card as JSON beside it.
+
+    Raises:
+        ModelError: `path` does not end in `.onnx`, or exists without `force`; the weights do not fit.
+    """
+    if path.suffix != ".onnx":
+        raise ModelError(f"{path}: an exported model ends in .onnx; choose such a name")
+    if path.exists() and not force:
+        raise ModelError(f"{path} exists; pass --force to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if weights.kind == "fast":
+        model = FastModel(config_from_dict(FastConfig, weights.config))
+        load_strict(model, weights.tensors)
+        export_onnx(model, path, weights.card)
+    elif weights.kind == "hifisr":
+        from hifispeech.models import hifisr
+
+        paper = hifisr.HiFiSR(config_from_dict(hifisr.HiFiSRConfig, weights.config))
+        load_strict(paper, weights.tensors)
+        hifisr.export_onnx(paper.fold(), path)
+    else:
+        raise ModelError(f"a {weights.kind!r} model has no ONNX export")
+    card = {"kind": weights.kind, **weights.card}
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None) -> Path:
+    """Write `model` as ONNX with dynamic time; every memory is an input `state_*` and an output `next_*`.
+
+    `card` (training data, licence, steps) is stored in the file's metadata beside the configuration.
+    """
+    import onnx
+
+    model = model.eval()
+    time, bins = 16, model.config.bins
+    state = model.initial_state(1)
+    inputs = (torch.randn(1, time, 2, bins), torch.randn(time, 2, bins), torch.full((1, time), 170.0), *state)
+    names = model.state_names()
+    frames = torch.export.Dim("frames", min=1, max=65536)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            inputs,
+            dynamo=True,
+            dynamic_shapes=({1: frames}, {0: frames}, {1: frames}, tuple({} for _ in state)),
+            input_names=["spectrum", "noise", "cutoff_bin", *(STATE_PREFIX + n for n in names)],
+            output_names=["generated", *("next_" + n for n in names)],
+            opset_version=18,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    meta = {"format": 1, "model": config_to_dict(model.config), "card": card or {}}
+    onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta)})
+    temporary = path.with_suffix(".tmp")
+    onnx.save_model(proto, temporary)
+    temporary.replace(path)
+    return path

@@ -1,0 +1,95 @@
+"""Adversarial training of the default model: its frames become a waveform, which the paper's losses judge.
+
+Below the cutoff and above the recording's own band the truth itself stands in the generated waveform, so that
+discriminators and losses see nothing but the generated band.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hifispeech.models.fast import FastModel
+
+from .config import FastGanTrainConfig
+from .dataset import Shards
+from .discriminators import Discriminators
+from .fast_task import FastTask
+from .frame_losses import frame_losses, generated_mask
+from .gan_losses import GeneratorLoss, discriminator_loss, frozen, judge
+from .simulate import Batch
+from .spectral import istft
+from .task import Parts, Updates
+
+ADVERSARY = "discriminators"
+
+
+class Made(NamedTuple):
+    """Generated and true frames `[batch, time, 2, bins]`, the mask of what counts, and both waveforms
+    `[batch, 1, samples]`."""
+
+    frames: Tensor
+    target: Tensor
+    mask: Tensor
+    wave: Tensor
+    truth: Tensor
+
+
+class FastGanTask(FastTask):
+    """The fast task with discriminators; isolated steps as for the paper's model."""
+
+    def __init__(self, config: FastGanTrainConfig, train: Shards, valid: Shards | None) -> None:
+        super().__init__(config, train, valid)
+        self.config: FastGanTrainConfig = config
+        self.networks[ADVERSARY] = Discriminators(config.discriminators)
+        self.criterion = GeneratorLoss(config.adversarial)
+
+    def train_step(self, updates: Updates, batches: Sequence[Batch]) -> Parts:
+        """Discriminators first, on the output as it is; then the generator against the updated ones."""
+        self.criterion.to(batches[0].spectrum.device)
+        waits = updates.step < updates.frozen_until
+        share = len(batches) == 1 and not waits
+        with torch.set_grad_enabled(share), updates.autocast():
+            made = [self.make(updates.module("model"), batch) for batch in batches]
+        objective = self.config.adversarial.objective
+
+        def judged(module: nn.Module, item: Made) -> tuple[Tensor, Parts]:
+            return discriminator_loss(*judge(module, item.truth, item.wave.detach()), objective)
+
+        parts = updates.update(ADVERSARY, judged, made)
+        parts["discriminator/loss"] = parts.pop("loss")
+        if waits:
+            return parts
+        adversary = self.networks[ADVERSARY]
+
+        def loss(module: nn.Module, item: tuple[Batch, Made | None]) -> tuple[Tensor, Parts]:
+            batch, own = item
+            own = self.make(module, batch) if own is None else own
+            frames, frame_parts = frame_losses(own.frames, own.target, own.mask, self.config.loss, updates.shared)
+            waves, wave_parts = self.criterion(adversary, own.wave, own.truth)
+            return self.config.frame_weight * frames + waves, frame_parts | wave_parts
+
+        items = [(batch, own if share else None) for batch, own in zip(batches, made, strict=True)]
+        with frozen(adversary):
+            return parts | updates.update("model", loss, items)
+
+    def make(self, model: nn.Module, batch: Batch) -> Made:
+        """Run the model and turn a middle part of its frames into waveforms."""
+        late, core = self.config.model.look_ahead, self.networks["model"]
+        assert isinstance(core, FastModel)
+        state = [s.to(batch.spectrum.device) for s in core.initial_state(len(batch.spectrum))]
+        frames = model(batch.spectrum, batch.noise, batch.cutoff_bin, *state)[0][:, late:].float()
+        target, cutoff = batch.target[:, : -late or None], batch.cutoff_bin[:, : -late or None]
+        mask = generated_mask(cutoff, batch.bandwidth_bin, target.shape[-1])
+        last = frames.shape[1]
+        part = slice(max(0, last - self.config.wave_frames), last)
+        mixed = torch.where(mask[:, part, None] > 0, frames[:, part], target[:, part])
+        return Made(frames, target, mask, self.wave(mixed), self.wave(target[:, part]))
+
+    def wave(self, frames: Tensor) -> Tensor:
+        """Waveform of frames, the edges that miss overlapping frames cut. Shape: `[batch, 1, samples]`."""
+        c = self.config.model
+        spectrum = torch.complex(frames[:, :, 0].contiguous(), frames[:, :, 1].contiguous())
+        audio = istft(spectrum, (frames.shape[1] - 1) * c.hop, c.n_fft, c.hop)
+        return audio[:, None, c.n_fft // 2 : -c.n_fft // 2]

@@ -1,0 +1,1 @@
+"""Packaged models: `fast.onnx` and its card."""

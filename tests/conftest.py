@@ -1,0 +1,175 @@
+"""Fixtures shared by all tests: the edge contract, synthetic speech, real clips, the project's audio data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EDGE_SAMPLE_RATE = 16000
+
+
+@dataclass(frozen=True)
+class EdgeCase:
+    """One input that audio code tends to get wrong. `audio` is float32 [channels, time]."""
+
+    name: str
+    audio: np.ndarray
+    sample_rate: int = EDGE_SAMPLE_RATE
+
+    @property
+    def is_finite(self) -> bool:
+        """False for the NaN case, which functions must refuse with an `AudioError` or other `ValueError`."""
+        return bool(np.isfinite(self.audio).all())
+
+
+def _resonator_response(freqs_hz: np.ndarray, formants_hz: tuple[float, ...]) -> np.ndarray:
+    """Magnitude [freq] of a vocal tract with these formants: no DC, 12 dB less per octave down to -75 dB."""
+    response = np.zeros_like(freqs_hz)
+    for index, formant_hz in enumerate(formants_hz):
+        width_hz = 60.0 + 0.06 * formant_hz
+        response += 0.6**index / np.sqrt(1.0 + ((freqs_hz - formant_hz) / width_hz) ** 2)
+    tilt = 1.0 / (1.0 + (freqs_hz / 1500.0) ** 2) + 1.8e-4
+    without_dc = freqs_hz**2 / (freqs_hz**2 + 80.0**2)
+    return response * tilt * without_dc
+
+
+def _fricative_response(freqs_hz: np.ndarray, peak_hz: float) -> np.ndarray:
+    """Magnitude [freq] of an s-like or sh-like noise: rises up to `peak_hz`, then falls slowly."""
+    ratio = np.maximum(freqs_hz, 1.0) / peak_hz
+    return np.where(ratio < 1.0, ratio**3, ratio**-1.0)
+
+
+def _syllable(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """One voiced sound or fricative [time], peak 1, with soft ends."""
+    freqs_hz = np.fft.rfftfreq(length, 1.0 / sample_rate)
+    if rng.random() < 0.65:
+        pitch_hz = rng.uniform(90.0, 220.0) * np.linspace(1.0, rng.uniform(0.8, 1.2), length)
+        phase = np.cumsum(pitch_hz) / sample_rate
+        source = np.diff(np.floor(phase), prepend=0.0) + 0.01 * rng.standard_normal(length)
+        formants = (
+            rng.uniform(300, 800),
+            rng.uniform(900, 2300),
+            rng.uniform(2400, 3200),
+            3700.0,
+            5200.0,
+            7500.0,
+        )
+        response = _resonator_response(freqs_hz, formants)
+    else:
+        source = rng.standard_normal(length)
+        response = _fricative_response(freqs_hz, rng.uniform(2500.0, 8000.0))
+    sound = np.fft.irfft(np.fft.rfft(source) * response, length)
+    edge = min(length // 4, round(0.02 * sample_rate)) + 1
+    ramp = np.ones(length)
+    ramp[:edge] = np.linspace(0.0, 1.0, edge)
+    ramp[length - edge :] = np.minimum(ramp[length - edge :], np.linspace(1.0, 0.0, edge))
+    sound *= ramp
+    return sound / max(float(np.abs(sound).max()), 1e-9)
+
+
+def make_synthetic_speech(seconds: float, sample_rate: int = 48000, seed: int = 0) -> np.ndarray:
+    """Speech-like signal up to the Nyquist frequency: voiced pulses, fricatives, pauses, a faint noise floor.
+
+    Args:
+        seconds: length; the result has `round(seconds * sample_rate)` samples.
+        sample_rate: in Hz.
+        seed: the same seed gives the same signal at the same rate.
+
+    Returns:
+        float32 [time], peak 0.5.
+    """
+    rng = np.random.default_rng(seed)
+    total = round(seconds * sample_rate)
+    audio = 5e-4 * rng.standard_normal(total)
+    position = 0
+    while position < total:
+        length = round(rng.uniform(0.08, 0.25) * sample_rate)
+        if rng.random() < 0.8:
+            part = _syllable(length, sample_rate, rng) * rng.uniform(0.2, 0.5)
+            audio[position : position + length] += part[: total - position]
+        position += length
+    peak = float(np.abs(audio).max(initial=0.0))
+    return (audio * (0.5 / max(peak, 1e-9))).astype(np.float32)
+
+
+def _edge_cases() -> dict[str, EdgeCase]:
+    rate = EDGE_SAMPLE_RATE
+    speech = make_synthetic_speech(0.5, rate, seed=1)
+    full_band = make_synthetic_speech(0.5, 48000, seed=2)
+    with_nan = speech.copy()
+    with_nan[1000] = np.nan
+    eight = np.stack([make_synthetic_speech(0.2, rate, seed=10 + channel) for channel in range(8)])
+    cases = [
+        EdgeCase("silence", np.zeros((1, rate // 2), np.float32)),
+        EdgeCase("one_sample", np.full((1, 1), 0.25, np.float32)),
+        EdgeCase("short_50ms", speech[None, : rate // 20]),
+        EdgeCase("full_band", full_band[None], sample_rate=48000),
+        EdgeCase("stereo", np.stack([speech, make_synthetic_speech(0.5, rate, seed=3)])),
+        EdgeCase("nan", with_nan[None]),
+        EdgeCase("clipped", np.clip(speech * 6.0, -1.0, 1.0)[None]),
+        EdgeCase("dc", (speech * 0.5 + 0.4)[None]),
+        EdgeCase("eight_channels", eight),
+    ]
+    return {case.name: case for case in cases}
+
+
+EDGE_CASES = _edge_cases()
+
+
+@pytest.fixture(params=list(EDGE_CASES))
+def edge_case(request: pytest.FixtureRequest) -> EdgeCase:
+    """The edge contract (style rule 6): a test that takes this runs once per case, NaN included."""
+    case = EDGE_CASES[request.param]
+    return EdgeCase(case.name, case.audio.copy(), case.sample_rate)
+
+
+@pytest.fixture(params=[name for name, case in EDGE_CASES.items() if case.is_finite])
+def finite_edge_case(request: pytest.FixtureRequest) -> EdgeCase:
+    """The edge contract without the NaN case."""
+    case = EDGE_CASES[request.param]
+    return EdgeCase(case.name, case.audio.copy(), case.sample_rate)
+
+
+@pytest.fixture(scope="session")
+def synthetic_speech() -> Callable[..., np.ndarray]:
+    """The generator `synthetic_speech(seconds, sample_rate=48000, seed=0) -> float32 [time]`."""
+    return make_synthetic_speech
+
+
+@pytest.fixture(scope="session")
+def repo_dir() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def phone_clip() -> Path:
+    """Real telephone-band speech, 8 kHz mono (CC0, see examples/README.md)."""
+    return ROOT / "examples" / "phone_8k.wav"
+
+
+@pytest.fixture(scope="session")
+def speech_clip() -> Path:
+    """Real full-band English speech, 48 kHz mono (CC0, see tests/data/README.md)."""
+    return ROOT / "tests" / "data" / "speech_48k.flac"
+
+
+@pytest.fixture(scope="session")
+def dutch_clip() -> Path:
+    """Real Dutch speech, 48 kHz mono, band up to about 20 kHz (CC0, see tests/data/README.md)."""
+    return ROOT / "tests" / "data" / "speech_nl_48k.flac"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The project's audio data, from HIFISPEECH_DATA or ../shared/data; skips where there is none."""
+    path = Path(os.environ.get("HIFISPEECH_DATA", ROOT.parent / "shared" / "data"))
+    if not (path / "manifest.csv").is_file():
+        pytest.skip(f"no audio data at {path}; set HIFISPEECH_DATA to the folder that holds manifest.csv")
+    return path

@@ -1,0 +1,121 @@
+"""The generator: any partition gives the same numbers, silence stays silent, nothing below the edge changes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hifispeech.audio.spectral import stft
+from hifispeech.errors import ModelError
+from hifispeech.infer.backends import FrameModel, noise_frames
+from hifispeech.infer.generator import EdgeTrack, Generator, silence_gate
+
+EDGE = 170
+
+
+@pytest.fixture(scope="module")
+def model() -> FrameModel:
+    return FrameModel("fast", threads=1)
+
+
+def narrow_speech(synthetic_speech, seconds: float, seed: int = 0) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Synthetic speech without anything above bin EDGE + 8, 48 kHz. Shape: `[time]`."""
+    audio = synthetic_speech(seconds, 48000, seed)
+    spectrum = np.fft.rfft(audio)
+    spectrum[int((EDGE + 8) * 48000 / 2048 * seconds) :] = 0
+    return np.fft.irfft(spectrum, len(audio)).astype(np.float32)
+
+
+def run(model: FrameModel, audio: np.ndarray, sizes: list[int], chunk_frames: int = 128) -> np.ndarray:
+    generator = Generator(model, EdgeTrack((0,), (EDGE,), (EDGE,)), chunk_frames)
+    parts, start, turn = [], 0, 0
+    while start < len(audio):
+        size = sizes[turn % len(sizes)]
+        parts.append(generator.push(audio[start : start + size]))
+        start, turn = start + size, turn + 1
+    return np.concatenate([*parts, generator.flush()])
+
+
+@given(sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=6), chunk_frames=st.integers(1, 70))
+@settings(deadline=None, max_examples=12)
+def test_partition_and_chunk_length_do_not_matter(model, synthetic_speech, sizes, chunk_frames) -> None:  # type: ignore[no-untyped-def]
+    audio = narrow_speech(synthetic_speech, 0.7)
+    whole = run(model, audio, [len(audio)])
+    assert len(whole) == len(audio)
+    assert np.abs(run(model, audio, sizes, chunk_frames) - whole).max() <= 1e-5
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 511, 512, 2048, 2049, 4801])
+def test_length_is_kept(model: FrameModel, length: int) -> None:
+    audio = np.random.default_rng(length).standard_normal(length).astype(np.float32) * 0.1
+    assert run(model, audio, [100]).shape == (length,)
+
+
+@pytest.mark.parametrize("gain", [1e-3, 0.1, 3.0])
+def test_gain_in_is_gain_out(model: FrameModel, synthetic_speech, gain: float) -> None:  # type: ignore[no-untyped-def]
+    audio = narrow_speech(synthetic_speech, 1.5)
+    plain = run(model, audio, [len(audio)])
+    scaled = run(model, audio * np.float32(gain), [len(audio)]) / gain
+    error_db = 10 * np.log10(np.sum((scaled - plain) ** 2) / np.sum(plain**2))
+    assert error_db < -60
+
+
+def test_digital_silence_inside_a_signal_stays_silent(model: FrameModel, synthetic_speech) -> None:  # type: ignore[no-untyped-def]
+    audio = narrow_speech(synthetic_speech, 2.0)
+    audio[30000:60000] = 0
+    out = run(model, audio, [len(audio)])
+    assert np.abs(out[30300:59700]).max() == 0
+    assert np.abs(out - audio)[:30000].max() > 1e-3
+
+
+def test_leading_silence_only_delays(model: FrameModel, synthetic_speech) -> None:  # type: ignore[no-untyped-def]
+    """Digital silence does not move the model's memory: the gains after it are those of a fresh start."""
+    audio = narrow_speech(synthetic_speech, 1.0)
+    delay = 512 * 40
+    plain = run(model, audio, [len(audio)])
+    late = run(model, np.concatenate([np.zeros(delay, np.float32), audio]), [len(audio)])
+    levels = [np.log10(np.mean(np.abs(stft(x[-len(audio) :]))[20:, EDGE + 4 :] ** 2)) for x in (plain, late)]
+    assert abs(levels[0] - levels[1]) < 0.05
+
+
+def test_band_below_the_edge_is_untouched(model: FrameModel, synthetic_speech) -> None:  # type: ignore[no-untyped-def]
+    audio = narrow_speech(synthetic_speech, 1.5)
+    out = run(model, audio, [len(audio)])
+    low = [stft(x)[:, : int(0.9 * EDGE)] for x in (audio, out)]
+    assert np.sum(np.abs(low[0] - low[1]) ** 2) < 1e-6 * np.sum(np.abs(low[0]) ** 2)
+    high = np.mean(np.abs(stft(out)[:, EDGE + 20 :]) ** 2)
+    assert high > 30 * np.mean(np.abs(stft(audio)[:, EDGE + 20 :]) ** 2)
+
+
+def test_edge_track_switches_at_its_start() -> None:
+    track = EdgeTrack((0, 1000, 5000), (85, 300, 1025), (90, 310, 1025))
+    intact, crossover = track.at(np.array([-1536, 0, 999, 1000, 4999, 5000]))
+    np.testing.assert_array_equal(intact, [85, 85, 85, 300, 300, 1025])
+    np.testing.assert_array_equal(crossover, [90, 90, 90, 310, 310, 1025])
+    assert track.generates
+    assert not EdgeTrack().generates
+
+
+def test_noise_table_is_white_with_unit_power() -> None:
+    power = np.sum(noise_frames() ** 2, axis=1)[:, 2:-2]
+    assert power.mean() == pytest.approx(1.0, abs=0.02)
+    assert np.abs(10 * np.log10(power.mean(0))).max() < 1.0
+
+
+def test_gate_opens_around_signal_only() -> None:
+    context = np.zeros(256 + 2048 + 256, np.float32)
+    assert np.all(silence_gate(context, 2048) == 0)
+    context[256 + 1024] = 0.1
+    gate = silence_gate(context, 2048)
+    assert gate is not None
+    assert gate[1024] == 1 and gate[:512].max() == 0 and gate[1600:].max() == 0
+    assert silence_gate(np.ones(256 + 512 + 256, np.float32), 512) is None
+
+
+def test_unknown_and_damaged_models_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ModelError, match="not found"):
+        FrameModel("nonesuch")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="export it again"):
+        FrameModel(broken)

@@ -1,0 +1,155 @@
+"""The documents run: README commands and examples, options they mention, help texts, recordings, links."""
+
+import ast
+import doctest
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import hifispeech
+from hifispeech.cli import app
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "examples/README.md")
+PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+
+
+def marked_block(text: str, mark: str) -> str:
+    """The code block after the line `<!-- mark -->`."""
+    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found is not None, f"no block {mark}"
+    return found[1]
+
+
+def commands() -> dict[str, list[str]]:
+    """Each subcommand of the program with the options it knows."""
+    group = typer.main.get_command(app)
+    found = {}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        found[name] = [option for parameter in command.params for option in parameter.opts]
+    return found
+
+
+def mentioned(text: str) -> list[list[str]]:
+    """Every `hifispeech ...` command in the code blocks and code spans of a document, split into words."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    spans = re.findall(
+        r"`(hifispeech [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    )
+    lines = [part for block in blocks for line in block.splitlines() for part in re.split(r"&&|\|", line)]
+    return [line.split() for line in [*lines, *spans] if line.split()[:1] == ["hifispeech"]]
+
+
+@pytest.fixture
+def readme(repo_dir: Path) -> str:
+    return (repo_dir / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_order(readme: str) -> None:
+    marks = [
+        "# hifispeech",
+        "<!-- picture:begin",
+        "<!-- command:try",
+        "<!-- command:test",
+        "<!-- example:python",
+    ]
+    marks += ["<!-- quality:begin", "<!-- quality:end", "<!-- speed:begin", "<!-- speed:end", "## More"]
+    places = [readme.index(mark) for mark in marks]
+    assert places == sorted(places)
+
+
+def test_readme_python_example_runs(readme: str, repo_dir: Path, tmp_path: Path) -> None:
+    code = marked_block(readme, "example:python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 5
+    (tmp_path / "examples").mkdir()
+    shutil.copy(repo_dir / "examples" / "phone_8k.wav", tmp_path / "examples")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.wav").stat().st_size > 48000
+
+
+def test_package_docstring_runs() -> None:
+    failed, tried = doctest.testmod(hifispeech)
+    assert tried and not failed
+
+
+def test_readme_first_command_upscales_the_example(readme: str, repo_dir: Path, tmp_path: Path) -> None:
+    """The part after `pip install . &&`; .ci/run runs the whole line in an empty environment."""
+    install, upscale = marked_block(readme, "command:try").strip().split(" && ")
+    assert install == "pip install ."
+    words = upscale.split()
+    words[words.index("-o") + 1] = str(tmp_path / "out.wav")
+    words = [str(repo_dir / word) if word.startswith("examples/") else word for word in words]
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.wav").stat().st_size > 48000
+
+
+def test_ci_takes_both_commands_from_the_readme(readme: str, repo_dir: Path) -> None:
+    script = (repo_dir / ".ci" / "run").read_text(encoding="utf-8")
+    for name in ("try", "test"):
+        assert f"in_fresh_venv {name} " in script
+        assert marked_block(readme, f"command:{name}").strip() not in script
+    assert "pip install" not in script
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_and_options_in_documents_exist(document: str, repo_dir: Path) -> None:
+    known = commands()
+    for words in mentioned((repo_dir / document).read_text(encoding="utf-8")):
+        options = [word.split("=")[0] for word in words[1:] if word.startswith("-")]
+        if words[1].startswith("-"):
+            assert options[0] in ("--help", "--version"), words
+            continue
+        assert words[1] in known, words
+        assert set(options) <= {*known[words[1]], "--help"}, words
+
+
+@pytest.mark.parametrize("command", ["", *commands()])
+def test_help_runs_and_has_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"], env=PLAIN)
+    assert result.exit_code == 0
+    assert f"hifispeech {command}".strip() in result.output
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_options_in_help_examples_exist(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"], env=PLAIN).output
+    examples = [line.split() for line in text.splitlines() if line.strip().startswith("hifispeech ")]
+    assert examples
+    for words in examples:
+        assert words[1] in commands()
+        assert {word for word in words if word.startswith("-")} <= set(commands()[words[1]])
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "tests/data/README.md"])
+def test_relative_links_point_to_files(document: str, repo_dir: Path) -> None:
+    path = repo_dir / document
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("folder", ["examples", "tests/data"])
+def test_every_recording_is_listed_with_its_licence(folder: str, repo_dir: Path) -> None:
+    text = (repo_dir / folder / "README.md").read_text(encoding="utf-8")
+    recordings = [file for file in (repo_dir / folder).iterdir() if file.suffix in {".wav", ".flac"}]
+    assert recordings
+    for file in recordings:
+        assert file.name in text
+        assert file.stat().st_size < 500_000
+    assert "CC0 1.0" in text
+
+
+def test_package_examples_are_valid_python(repo_dir: Path) -> None:
+    for script in (repo_dir / "examples").glob("*.py"):
+        ast.parse(script.read_text(encoding="utf-8"))
+        done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr

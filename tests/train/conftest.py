@@ -1,0 +1,86 @@
+"""A tiny prepared data set and tiny configurations, so that the trainer's tests take seconds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lightning_fabric import Fabric
+
+from hifispeech.models.fast import FastConfig
+from hifispeech.models.hifisr import DecoderConfig, EncoderConfig, HiFiSRConfig, MelConfig
+from hifispeech.train.config import FastTrainConfig, GanOptimiserConfig, HiFiSRTrainConfig, OptimiserConfig
+from hifispeech.train.dataset import AUDIO_FILE, CLIPS_FILE
+from hifispeech.train.discriminators import DiscriminatorsConfig, MBDConfig, MPDConfig, MSDConfig
+from hifispeech.train.gan_losses import GanLossConfig, MelLossConfig
+from hifispeech.train.simulate import SimulateConfig
+
+SPEAKERS = (("a", "train"), ("b", "train"), ("c", "valid"))
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, synthetic_speech: Callable[..., np.ndarray]) -> Path:
+    """Three speakers with two clips of a second each, written in the format of `prepare`."""
+    folder = tmp_path_factory.mktemp("shards")
+    clips, parts, offset = [], [], 0
+    for number, (speaker, split) in enumerate(SPEAKERS):
+        for take in range(2):
+            samples = np.round(synthetic_speech(1.0, seed=10 * number + take) * 32767).astype("<i2")
+            clip = {"offset": offset, "length": len(samples), "split": split, "source": "synthetic"}
+            clip |= {"speaker": speaker, "licence": "CC0", "bandwidth_hz": 24000.0, "lossless": True}
+            clips.append(clip)
+            parts.append(samples)
+            offset += len(samples)
+    (folder / AUDIO_FILE).write_bytes(np.concatenate(parts).tobytes())
+    (folder / CLIPS_FILE).write_text(json.dumps(clips))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fast_config() -> FastTrainConfig:
+    """A frame model of a few thousand parameters."""
+    return FastTrainConfig(
+        batch_size=2,
+        segment_frames=16,
+        precision="32-true",
+        validate_every=1000,
+        checkpoint_every=1000,
+        model=FastConfig(channels=8, blocks=2, memory_frames=(3.0, 50.0)),
+        optimiser=OptimiserConfig(warm_up_steps=2, total_steps=20),
+        simulate=SimulateConfig(codec=0.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def gan_config() -> HiFiSRTrainConfig:
+    """The paper's structure with a few thousand parameters; all three discriminators."""
+    return HiFiSRTrainConfig(
+        batch_size=2,
+        segment_samples=2048,
+        min_bandwidth_hz=0.0,
+        precision="32-true",
+        validate_every=1000,
+        checkpoint_every=1000,
+        discriminator_warm_up=2,
+        model=HiFiSRConfig(
+            mel=MelConfig(n_mels=20),
+            encoder=EncoderConfig(
+                depth=1, width=16, hidden=32, query_key=16, rotary=8, group=8, kernel=3, fsmn_width=8
+            ),
+            decoder=DecoderConfig(latent=8, width=16, block_kernels=(3,), block_dilations=(1,)),
+        ),
+        discriminators=DiscriminatorsConfig(
+            mpd=MPDConfig(periods=(2,), channels=(4, 4)),
+            msd=MSDConfig(scales=1, channels=(4, 4), kernels=(5, 5), strides=(2, 2), groups=(1, 1)),
+            mbd=MBDConfig(windows=(256,), channels=2),
+        ),
+        optimiser=GanOptimiserConfig(warm_up_steps=2, total_steps=20),
+        loss=GanLossConfig(mel_loss=MelLossConfig(windows=(256,), mels=(20,))),
+    )
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    """One CPU process."""
+    return Fabric(accelerator="cpu", devices=1)

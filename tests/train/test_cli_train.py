@@ -1,0 +1,159 @@
+"""The training commands: a newcomer's way as the documents say, messages, two processes."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from hifispeech.cli import app
+from hifispeech.cli_train import EXTRA, needs_train_extra
+from hifispeech.models.artefact import config_to_dict
+from hifispeech.train.checkpoint import LAST
+from hifispeech.train.config import FastTrainConfig
+
+PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+
+
+def documented(repo_dir: Path) -> str:
+    return (repo_dir / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def write_config(config: FastTrainConfig, path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(config_to_dict(config)))
+    return path
+
+
+@pytest.mark.slow
+def test_newcomers_way(
+    repo_dir: Path,
+    fast_config: FastTrainConfig,
+    speech_clip: Path,
+    dutch_clip: Path,
+    phone_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exactly the lines of docs/training.md, on two speakers and with a tiny model for three steps."""
+    block = re.search(r"<!-- newcomer -->\n```bash\n(.*?)```", documented(repo_dir), re.DOTALL)
+    assert block is not None
+    for clip, name in ((speech_clip, "anna"), (dutch_clip, "ben")):
+        (tmp_path / "recordings" / name).mkdir(parents=True)
+        shutil.copy(clip, tmp_path / "recordings" / name)
+    shutil.copy(phone_clip, tmp_path / "phone_8k.wav")
+    optimiser = replace(fast_config.optimiser, total_steps=3)
+    tiny = replace(fast_config, optimiser=optimiser, validate_every=3)
+    write_config(tiny, tmp_path / "configs" / "fast.yaml")
+    monkeypatch.chdir(tmp_path)
+    lines = block[1].strip().splitlines()
+    assert [line.split()[1] for line in lines] == ["prepare", "train", "export", "upscale"]
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    assert (tmp_path / "phone_48k.wav").stat().st_size > 48000
+    card = (tmp_path / "mine.json").read_text()
+    assert '"licence": "CC0 1.0"' in card and '"steps": 3' in card
+
+
+def test_documented_options_exist(repo_dir: Path) -> None:
+    text = documented(repo_dir)
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    lines = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
+    lines += re.findall(r"`(hifispeech [a-z][^`\n]+)`", text)
+    commands = [line[line.index("hifispeech ") :].split() for line in lines if "hifispeech " in line]
+    assert len(commands) >= 8
+    for words in commands:
+        known = {name for parameter in group.commands[words[1]].params for name in parameter.opts}
+        assert {word for word in words if re.match(r"--?[a-z]", word)} <= known, words
+
+
+def test_documented_files_exist(repo_dir: Path) -> None:
+    for name in re.findall(r"`((?:configs|src|tests)/[\w/.]+)`", documented(repo_dir)):
+        assert (repo_dir / name).exists(), name
+
+
+def test_a_run_is_not_overwritten(fast_config: FastTrainConfig, shards: Path, tmp_path: Path) -> None:
+    config = write_config(fast_config, tmp_path / "tiny.yaml")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LAST).write_bytes(b"")
+    words = ["train", str(config), "--data", str(shards), "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, words, env=PLAIN)
+    assert result.exit_code == 1 and "--resume" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train", "none.yaml", "--data", "x", "-o", "y"], 1, "none.yaml"),
+        (["export", "none.pt", "-o", "x.onnx"], 1, "none.pt"),
+        (["convert", "clearvoice", "nowhere", "-o", "x.safetensors"], 1, "nowhere"),
+        (["convert", "other", "nowhere", "-o", "x.safetensors"], 2, "clearvoice"),
+        (["prepare", "-o", "x"], 2, "folder"),
+        (["prepare", "nowhere", "-o", "x", "--split-by", "pattern"], 2, "pattern"),
+        (["prepare", "nowhere", "-o", "x", "--keep-narrow", "--min-bandwidth", "9"], 2, "keep-narrow"),
+    ],
+)
+def test_mistakes(
+    words: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words, env=PLAIN)
+    assert result.exit_code == code, result.output
+    assert message in result.output and "Traceback" not in result.output
+
+
+def test_missing_extra_is_named() -> None:
+    @needs_train_extra
+    def command(package: str) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    for package in EXTRA:
+        with pytest.raises(ImportError, match=r'pip install "hifispeech\[train\]"'):
+            command(package)
+    with pytest.raises(ModuleNotFoundError, match="numpy"):
+        command("numpy")
+
+
+def test_commands_start_without_the_extra() -> None:
+    """`hifispeech --help` must not import PyTorch."""
+    code = "import sys, hifispeech.cli; sys.exit(any(m in sys.modules for m in ('torch', 'yaml', 'onnx')))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_whole_batch(
+    fast_config: FastTrainConfig, shards: Path, tmp_path: Path
+) -> None:
+    """Data parallel over gloo: 2 x 2 items train as 4 items in one process, step by step."""
+    config = replace(fast_config, batch_size=4)
+    path = write_config(config, tmp_path / "tiny.yaml")
+    states = []
+    for devices in ("1", "2"):
+        folder = tmp_path / devices
+        words = [sys.executable, "-m", "hifispeech", "train", str(path), "--data", str(shards)]
+        words += ["-o", str(folder), "--accelerator", "cpu", "--devices", devices, "--max-steps", "4"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        states.append(torch.load(folder / LAST, weights_only=True))
+    one, two = states
+    assert one["step"] == two["step"] == 4
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    for index, moments in one["optimiser"]["state"].items():
+        torch.testing.assert_close(
+            two["optimiser"]["state"][index]["exp_avg"], moments["exp_avg"], rtol=1e-3, atol=1e-5
+        )

@@ -1,0 +1,110 @@
+"""ONNX = torch at unseen lengths, states included; the weights come back out of the file."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from hifispeech.errors import ModelError
+from hifispeech.infer.backends import FrameModel
+from hifispeech.models.artefact import config_to_dict, save_artefact
+from hifispeech.models.fast import FastConfig, FastModel
+from hifispeech.train.checkpoint import Weights, find_weights
+from hifispeech.train.export import STATE_PREFIX, export
+
+CONFIG = FastConfig(channels=16, blocks=4, memory_frames=(3.0, 50.0))
+
+
+@pytest.fixture(scope="module")
+def model() -> FastModel:
+    torch.manual_seed(3)
+    model = FastModel(CONFIG)
+    for parameter in model.parameters():  # the head starts at nearly zero: nothing would be compared
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model: FastModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    card = {"steps": 7, "data": [{"source": "synthetic", "licence": "CC0"}]}
+    weights = Weights("fast", config_to_dict(CONFIG), dict(model.state_dict()), card)
+    return export(weights, tmp_path_factory.mktemp("onnx") / "model.onnx")
+
+
+@torch.no_grad()
+def test_onnx_equals_torch_at_unseen_lengths(model: FastModel, exported: Path) -> None:
+    """Chunks of 1, 7 and 33 frames in a row (16 were traced), every output and every state."""
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    names = model.state_names()
+    state = list(model.initial_state(1))
+    rng = np.random.default_rng(0)
+    for time in (1, 7, 33, 7):
+        spectrum = torch.tensor(rng.standard_normal((1, time, 2, CONFIG.bins)) * 0.1, dtype=torch.float32)
+        noise = torch.tensor(rng.standard_normal((time, 2, CONFIG.bins)), dtype=torch.float32)
+        cutoff = torch.full((1, time), 250.0)
+        outputs = model(spectrum, noise, cutoff, *state)
+        feed = {"spectrum": spectrum.numpy(), "noise": noise.numpy(), "cutoff_bin": cutoff.numpy()}
+        feed |= {STATE_PREFIX + n: s.numpy() for n, s in zip(names, state, strict=True)}
+        results = session.run(None, feed)
+        assert [o.name for o in session.get_outputs()] == ["generated", *(f"next_{n}" for n in names)]
+        for name, ours, theirs in zip(["generated", *names], outputs, results, strict=True):
+            tolerance = 1e-4 * float(ours.abs().max())
+            np.testing.assert_allclose(theirs, ours.numpy(), atol=tolerance, rtol=1e-3, err_msg=name)
+        state = list(outputs[1:])
+
+
+def test_runtime_reads_the_export(exported: Path) -> None:
+    model = FrameModel(exported, threads=1)
+    spectrum = np.ones((5, CONFIG.bins), np.complex64)
+    generated, state = model.run(spectrum, 0, np.full(5, 300), model.initial_state())
+    assert generated.shape == (5, CONFIG.bins) and np.isfinite(generated).all() and len(state) == 6
+
+
+def test_weights_come_back_exactly(model: FastModel, exported: Path) -> None:
+    found = find_weights(exported)
+    assert found.kind == "fast" and found.config == config_to_dict(CONFIG)
+    assert found.card["steps"] == 7
+    own = model.state_dict()
+    assert found.tensors.keys() == own.keys()
+    assert all(torch.equal(found.tensors[name], value) for name, value in own.items())
+
+
+def test_packaged_model_can_be_trained_further(repo_dir: Path) -> None:
+    """`--init-from fast`: every parameter of the packaged ONNX is found (strict), with its shape."""
+    if not (repo_dir / "src" / "hifispeech" / "weights" / "fast.onnx").is_file():
+        pytest.skip("the packaged weights are not in this checkout")
+    found = find_weights("fast")
+    assert found.kind == "fast" and sum(t.numel() for t in found.tensors.values()) > 1e6
+
+
+def test_card_lies_beside_the_model(exported: Path) -> None:
+    import json
+
+    card = json.loads(exported.with_suffix(".json").read_text())
+    assert card == {"kind": "fast", "steps": 7, "data": [{"source": "synthetic", "licence": "CC0"}]}
+
+
+def test_existing_file_and_wrong_suffix_are_refused(exported: Path, tmp_path: Path) -> None:
+    weights = find_weights(exported)
+    with pytest.raises(ModelError, match="--force"):
+        export(weights, exported)
+    with pytest.raises(ModelError, match=r"\.onnx"):
+        export(weights, tmp_path / "model.bin")
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    for name in ("a.onnx", "a.pt", "a.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(b"junk")
+        with pytest.raises(ModelError):
+            find_weights(path)
+    with pytest.raises(ModelError, match="not found"):
+        find_weights("fastest")
+
+
+def test_other_projects_notes_become_the_card(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_artefact(path, "hifisr", {}, {"x": torch.zeros(1)}, notes={"licence": "Apache-2.0"})
+    assert find_weights(path).card == {"licence": "Apache-2.0"}
