@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +29,7 @@ import numpy as np
 import report
 import soundfile
 
+from hifispeech import Upscaler
 from hifispeech.audio.resample import resample
 from hifispeech.errors import HifispeechError
 from hifispeech.evaluate import baselines, metrics, plots
@@ -47,7 +48,6 @@ CLIPS = (
 )
 
 Row = dict[str, str | float]
-System = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ def score(job: Job, system: str, rate: int, *, visqol: bool) -> dict[str, float]
 
 def degrade(path: Path, rate: int) -> tuple[np.ndarray, np.ndarray]:
     """The original `[time]` at 48 kHz and its low-rate version `[time]`, by soxr VHQ."""
-    truth, file_rate = soundfile.read(path, dtype="float32")
+    read, file_rate = soundfile.read(path, dtype="float32")
+    truth = np.asarray(read, np.float32)
     if file_rate != RATE or truth.ndim != 1:
         raise ValueError(
             f"{path.name} has {file_rate} Hz and shape {truth.shape}; evaluation clips are 48 kHz mono"
@@ -222,10 +223,8 @@ def run_system(system: str, low: np.ndarray, rate: int, model: str) -> np.ndarra
 
 
 @lru_cache(maxsize=1)
-def upscaler(model: str) -> System:
+def upscaler(model: str) -> Upscaler:
     """The model, loaded once a process; one thread, as two processes share the machine."""
-    from hifispeech import Upscaler
-
     return Upscaler(model, threads=1)
 
 

@@ -27,6 +27,8 @@ import soundfile
 from hifispeech import Upscaler
 from hifispeech.audio.resample import resample
 from hifispeech.audio.spectral import HOP, N_FFT, istft, stft
+from hifispeech.infer.backends import FrameModel
+from hifispeech.infer.generator import CHUNK_FRAMES
 
 RATE_IN, RATE_OUT = 16000, 48000
 SPEECH = report.ROOT / "tests" / "data" / "speech_48k.flac"
@@ -64,6 +66,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--long", action="store_true", help="also the long files: minutes, and 1.2 GB of disk"
     )
+    parser.add_argument(
+        "--long-minutes", type=int, nargs=2, default=(5, 60), metavar=("SHORT", "LONG"), help="for --long"
+    )
     parser.add_argument("--out", type=Path, default=report.ROOT / "docs" / "benchmarks")
     parser.add_argument("--tmp", type=Path, help="folder for temporary files")
     return parser.parse_args()
@@ -79,16 +84,17 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
     frames = 1 + wide.size // HOP
     rng = np.random.default_rng(args.seed)
     weights = weights_path(args.model)
-    ours = session(weights, args.threads)
+    ours = FrameModel(args.model, "cpu", args.threads)
     vocos_path = folder / "vocos_shaped.onnx"
     vocos_shaped.export(vocos_path, args.seed)
     theirs = session(vocos_path, args.threads)
     upscaler = Upscaler(args.model, threads=args.threads)
-    our_feeds, their_feeds = random_feeds(ours, frames, rng), random_feeds(theirs, frames, rng)
+    spectrum = stft(rng.standard_normal((frames - 1) * HOP).astype(np.float32))
+    their_feeds = random_feeds(theirs, frames, rng)
     times = interleaved(
         {
             "end": lambda: upscaler.process(clip, RATE_IN),
-            "ours": lambda: ours.run(None, our_feeds),
+            "ours": lambda: run_chunks(ours, spectrum),
             "theirs": lambda: theirs.run(None, their_feeds),
             "floor": lambda: istft(stft(wide), wide.size),
         },
@@ -118,6 +124,14 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
     ]
 
 
+def run_chunks(model: FrameModel, spectrum: np.ndarray) -> None:
+    """Our network over all frames, in the chunks of the upscaler."""
+    state = model.initial_state()
+    for start in range(0, len(spectrum), CHUNK_FRAMES):
+        part = spectrum[start : start + CHUNK_FRAMES]
+        _, state = model.run(part, start, RATE_IN * N_FFT // (2 * RATE_OUT), state)
+
+
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session, with the same settings for every network."""
     options = onnxruntime.SessionOptions()
@@ -141,16 +155,11 @@ def weights_path(model: str) -> Path:
 def random_feeds(
     network: onnxruntime.InferenceSession, frames: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Inputs for `frames` frames: noise, a cutoff of 8 kHz, zeros for what has its own length (states)."""
+    """Random inputs for `frames` frames."""
     feeds = {}
     for item in network.get_inputs():
         shape = [dim if isinstance(dim, int) else 1 if "batch" in str(dim) else frames for dim in item.shape]
-        is_state = frames not in shape
-        if "cutoff" in item.name:
-            feeds[item.name] = np.full(shape, RATE_IN / 2 / RATE_OUT * N_FFT, np.float32)
-        else:
-            noise = rng.standard_normal(shape).astype(np.float32)
-            feeds[item.name] = np.zeros(shape, np.float32) if is_state else noise
+        feeds[item.name] = rng.standard_normal(shape).astype(np.float32)
     return feeds
 
 
@@ -206,7 +215,7 @@ def lengths(args: argparse.Namespace, folder: Path) -> list[str]:
     """Cost of files of growing length, file to file, with the model loaded."""
     upscaler = Upscaler(args.model, threads=args.threads)
     rows = []
-    for seconds in (1, 10, 60, 600, *((3600,) if args.long else ())):
+    for seconds in (1, 10, 60, 600, *((60 * args.long_minutes[1],) if args.long else ())):
         source, target = folder / "in.wav", folder / "out.wav"
         write_speech(source, seconds, channels=1)
         repeats = 5 if seconds <= 60 else 1
@@ -229,7 +238,7 @@ def lengths(args: argparse.Namespace, folder: Path) -> list[str]:
 def memory(args: argparse.Namespace, folder: Path) -> list[str]:
     """Peak resident memory of the command line program on long stereo files."""
     rows, peaks = [], []
-    for minutes in (5, 60):
+    for minutes in args.long_minutes:
         source, target = folder / "long.wav", folder / "long_out.wav"
         write_speech(source, 60 * minutes, channels=2)
         command = [*program(), "upscale", str(source), "-o", str(target), "--force", *model_option(args)]
@@ -247,7 +256,7 @@ def memory(args: argparse.Namespace, folder: Path) -> list[str]:
         "",
         *report.table(["file", "peak MB", "seconds", "real time"], rows),
         "",
-        f"60 minutes against 5: {growth:+.1f} %.",
+        f"{args.long_minutes[1]} minutes against {args.long_minutes[0]}: {growth:+.1f} %.",
     ]
 
 
@@ -294,7 +303,7 @@ def run_quietly(command: list[str]) -> None:
 def speech(seconds: float, channels: int = 1) -> np.ndarray:
     """Real speech repeated to a length, float32 `[channels, time]` at 16 kHz, each channel shifted."""
     clip, rate = soundfile.read(SPEECH, dtype="float32")
-    low = resample(clip, rate, RATE_IN)
+    low = resample(np.asarray(clip, np.float32), rate, RATE_IN)
     total = round(seconds * RATE_IN)
     shifts = [channel * low.size // 3 for channel in range(channels)]
     return np.stack([np.resize(np.roll(low, shift), total) for shift in shifts])

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests that import ONNX Runtime before our package
+
 ROOT = Path(__file__).resolve().parents[1]
 EDGE_SAMPLE_RATE = 16000
 

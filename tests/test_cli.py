@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 import hifispeech
+import hifispeech.audio.resample
 from hifispeech.cli import app
 
 PROGRAM = [sys.executable, "-m", "hifispeech"]
@@ -151,6 +153,71 @@ def test_one_bad_file_does_not_stop_the_others(clip: Path, tmp_path: Path) -> No
     assert "bad.wav" in result.stderr and "1 of 2 files failed" in result.stderr
 
 
+def test_summary_names_bandwidth_gain_and_time(clip: Path, speech_clip: Path, tmp_path: Path) -> None:
+    line = run("upscale", clip, "-o", tmp_path / "out.wav").stdout
+    assert re.search(
+        r"call\.wav -> .*out\.wav: bandwidth 3\.\d kHz -> 24 kHz, 1\.0 s of audio in [\d.]+ s "
+        r"\(\d+x real time\)\n$",
+        line,
+    )
+    assert "full band already, kept" in run("upscale", speech_clip, "-o", tmp_path / "full.wav").stdout
+    soundfile.write(tmp_path / "none.wav", np.zeros((8000, 2)), 8000)
+    assert "digital silence, kept" in run("upscale", tmp_path / "none.wav", "-o", tmp_path / "x.wav").stdout
+
+
+def test_summary_names_each_bandwidth_of_the_channels(tmp_path: Path, synthetic_speech: Callable) -> None:
+    wide = synthetic_speech(2.0, 16000)
+    narrow = hifispeech.audio.resample.resample(synthetic_speech(2.0, 8000, seed=1), 8000, 16000)
+    soundfile.write(tmp_path / "in.wav", np.stack([wide, narrow, 0 * wide], axis=1), 16000)
+    result = run("upscale", tmp_path / "in.wav", "-o", tmp_path / "out.wav")
+    assert re.search(r"bandwidth 3\.\d kHz and 8\.\d kHz -> 24 kHz", result.stdout), result.output
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_device(clip: Path, tmp_path: Path, device: str) -> None:
+    result = run("upscale", clip, "-o", tmp_path / "out.wav", "--device", device)
+    assert result.exit_code == 0, result.output
+
+
+def test_missing_gpu_is_one_line(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    result = run("upscale", clip, "-o", tmp_path / "out.wav", "--device", "cuda")
+    assert_refused(result, "onnxruntime-gpu", "cpu")
+    with pytest.raises(hifispeech.ModelError, match="onnxruntime-gpu"):
+        hifispeech.upscale(np.zeros(800, np.float32), 8000, device="cuda")
+    with pytest.raises(hifispeech.ModelError, match="use auto, cpu or cuda"):
+        hifispeech.upscale(np.zeros(800, np.float32), 8000, device="tpu")
+    assert files_in(tmp_path) == {"call.wav"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_progress_bar_on_a_terminal_shows_the_real_time_factor(clip: Path, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = [*PROGRAM, "upscale", str(clip), "-o", str(tmp_path / "out.wav")]
+    with subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        while part := _read_terminal(ours):
+            shown += part
+        stdout, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"call.wav" in shown and b"x real time" in shown and b"100 %" in shown
+    assert stdout.count("\n") == 1
+
+
+def _read_terminal(descriptor: int) -> bytes:
+    """What the program shows next; nothing once it has ended."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # Linux: the other end is closed
+        return b""
+
+
 def test_quiet_prints_nothing(clip: Path, tmp_path: Path) -> None:
     result = run("upscale", clip, "-o", tmp_path / "out.wav", "--quiet")
     assert result.exit_code == 0 and result.output == ""
@@ -163,6 +230,7 @@ def test_json_is_one_object_a_file(clip: Path, tmp_path: Path) -> None:
     reports = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(report["input"]).name for report in reports] == ["call.wav", "other.wav"]
     assert all(report["real_time_factor"] > 0 and report["duration_s"] == 1.0 for report in reports)
+    assert all(report["silent"] == [False] and report["full_band"] == [False] for report in reports)
 
 
 # --- inspect, models, version
@@ -251,6 +319,11 @@ def test_version_and_help_are_quick() -> None:
         ["upscale", "a.wav", "--cutoff", "-5"],
         ["upscale", "a.wav", "--cutoff", "nan"],
         ["upscale", "a.wav", "--threads", "0"],
+        ["upscale", "a.wav", "--device", "tpu"],
+        ["upscale", "a.wav", "b.wav", "-o", "-"],
+        ["upscale", "-", "b.wav"],
+        ["upscale", "-", "-o", "folder"],
+        ["inspect", "-", "b.wav"],
         ["inspect", "a.wav", "b.wav", "--plot", "x.png"],
     ],
 )

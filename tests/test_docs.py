@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 import hifispeech
 from hifispeech.cli import app
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "examples/README.md")
+PAGES = ("docs/quickstart.md", "docs/guarantees.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "examples/README.md", *PAGES)
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
 
 
@@ -33,6 +35,12 @@ def commands() -> dict[str, list[str]]:
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         found[name] = [option for parameter in command.params for option in parameter.opts]
     return found
+
+
+def code_blocks(text: str) -> list[tuple[bool, str, str]]:
+    """Every code block of a document: whether `<!-- run -->` stands before it, its language, its text."""
+    found = re.findall(r"(<!-- run -->\n)?^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [(bool(mark), language, code) for mark, language, code in found]
 
 
 def mentioned(text: str) -> list[list[str]]:
@@ -75,6 +83,62 @@ def test_readme_python_example_runs(readme: str, repo_dir: Path, tmp_path: Path)
     assert (tmp_path / "out.wav").stat().st_size > 48000
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for bash")
+def test_quick_start_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All marked blocks, one after the other in one folder, as a newcomer would paste them."""
+    blocks = code_blocks((repo_dir / "docs" / "quickstart.md").read_text(encoding="utf-8"))
+    marked = [(language, code) for run, language, code in blocks if run]
+    assert len(marked) >= 6
+    assert [code for run, language, code in blocks if not run and language == "python"] == []
+    program = tmp_path / "bin" / "hifispeech"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hifispeech "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "recordings" / "monday").mkdir(parents=True)
+    for place in (".", "recordings", "recordings/monday"):
+        shutil.copy(repo_dir / "examples" / "phone_8k.wav", tmp_path / place)
+    for language, code in marked:
+        words = (
+            ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [sys.executable, "-c", code]
+        )
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{code}\n{done.stderr}"
+    made = ("out.wav", "given.wav", "upscaled/monday/phone_8k.flac", "wide.flac", "talk.wav")
+    assert all((tmp_path / name).is_file() for name in made)
+
+
+def test_sample_output_of_the_quick_start_is_real(repo_dir: Path, tmp_path: Path) -> None:
+    """The line it shows is what the program prints today, but for the time."""
+    blocks = code_blocks((repo_dir / "docs" / "quickstart.md").read_text(encoding="utf-8"))
+    (shown,) = [code for _, language, code in blocks if language == "text"]
+    clip = repo_dir / "examples" / "phone_8k.wav"
+    printed = CliRunner().invoke(app, ["upscale", str(clip), "-o", str(tmp_path / "out.wav")]).stdout
+    printed = printed.replace(str(clip), clip.name).replace(str(tmp_path / "out.wav"), "out.wav")
+    assert printed.split(" in ")[0] == shown.split(" in ")[0]
+    assert len(printed.split()) == len(shown.split())
+
+
+def test_tests_named_by_the_guarantees_exist(repo_dir: Path) -> None:
+    text = (repo_dir / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) >= 20
+    assert all("::test_" in row for row in rows), "a promise without a test"
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        tree = ast.parse((repo_dir / path).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (path, name)
+
+
+def test_modules_named_by_the_architecture_exist(repo_dir: Path) -> None:
+    text = (repo_dir / "docs" / "architecture.md").read_text(encoding="utf-8")
+    source = repo_dir / "src" / "hifispeech"
+    names = {path.stem for path in source.rglob("*")}
+    listed = re.findall(r"`(?:hifispeech\.)?(\w+)` \(", text) + re.findall(r"`hifispeech\.(\w+)`", text)
+    listed += re.findall(r"^(?:.*: )?(?:audio|infer)\.(\w+)", text, re.MULTILINE)
+    assert len(listed) > 10
+    assert set(listed) <= names, set(listed) - names
+
+
 def test_package_docstring_runs() -> None:
     failed, tried = doctest.testmod(hifispeech)
     assert tried and not failed
@@ -104,7 +168,7 @@ def test_ci_takes_both_commands_from_the_readme(readme: str, repo_dir: Path) -> 
 def test_commands_and_options_in_documents_exist(document: str, repo_dir: Path) -> None:
     known = commands()
     for words in mentioned((repo_dir / document).read_text(encoding="utf-8")):
-        options = [word.split("=")[0] for word in words[1:] if word.startswith("-")]
+        options = [word.split("=")[0] for word in words[1:] if re.match("--?[a-z]", word)]
         if words[1].startswith("-"):
             assert options[0] in ("--help", "--version"), words
             continue
@@ -129,7 +193,7 @@ def test_options_in_help_examples_exist(command: str) -> None:
         assert {word for word in words if word.startswith("-")} <= set(commands()[words[1]])
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "tests/data/README.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/training.md", "tests/data/README.md"])
 def test_relative_links_point_to_files(document: str, repo_dir: Path) -> None:
     path = repo_dir / document
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):

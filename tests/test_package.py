@@ -68,6 +68,16 @@ for name in hifispeech.__all__:
     assert (tmp_path / "out.wav").stat().st_size > 0
 
 
+def test_nothing_is_sent_or_stored(phone_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime would open a telemetry store in the home folder; the package turns that off."""
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    (tmp_path / "home").mkdir()
+    run_python(f"import hifispeech\nhifispeech.upscale(*hifispeech.read({str(phone_clip)!r}))")
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
 def test_declared_runtime_dependencies(repo_dir: Path) -> None:
     section = pyproject(repo_dir).split("\ndependencies = [")[1].split("\n]")[0]
     assert set(re.findall(r'"([\w-]+)>=', section)) == RUNTIME

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hifispeech.audio.bandwidth import Bandwidth, detect_bandwidth
     from hifispeech.audio.io import read, write
-    from hifispeech.errors import AudioError, HifispeechError
+    from hifispeech.errors import AudioError, HifispeechError, ModelError
     from hifispeech.infer.upsampler import FileReport, Upscaler
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "FileReport",
     "HifispeechError",
     "Inspection",
+    "ModelError",
     "Upscaler",
     "__version__",
     "detect_bandwidth",
@@ -46,6 +47,7 @@ __all__ = [
 _HOME_OF = {
     "AudioError": "hifispeech.errors",
     "HifispeechError": "hifispeech.errors",
+    "ModelError": "hifispeech.errors",
     "Bandwidth": "hifispeech.audio.bandwidth",
     "detect_bandwidth": "hifispeech.audio.bandwidth",
     "read": "hifispeech.audio.io",
@@ -82,7 +84,7 @@ class Inspection(NamedTuple):
     channels: int
     duration_s: float
     cutoff_hz: float  # where the content ends: the highest edge of all channels; 0 for digital silence
-    is_full_band: bool  # nothing is missing: every channel that is not silent reaches up to the top
+    is_full_band: bool  # nothing is missing: every channel that is not silent reaches up to the top, always
     is_silent: bool  # digital silence from start to end
     peak: float  # largest absolute sample; 1 is full scale
     clipped_samples: int  # samples at or above full scale, all channels together
@@ -91,7 +93,12 @@ class Inspection(NamedTuple):
 
 
 def upscale(
-    audio: np.ndarray, sample_rate: int, *, cutoff_hz: float | None = None, model: str = "fast"
+    audio: np.ndarray,
+    sample_rate: int,
+    *,
+    cutoff_hz: float | None = None,
+    model: str = "fast",
+    device: str = "auto",
 ) -> np.ndarray:
     """Bring speech to full-band 48 kHz.
 
@@ -100,6 +107,7 @@ def upscale(
         sample_rate: of `audio`, in Hz.
         cutoff_hz: where the content of `audio` ends; measured from the signal when None.
         model: name of a packaged model, or a path to one.
+        device: "auto" (a GPU where ONNX Runtime has one, else the CPU), "cpu" or "cuda".
 
     Returns:
         float32 audio at 48 kHz in the shape given, `round(time * 48000 / sample_rate)` samples long. The band
@@ -107,8 +115,9 @@ def upscale(
 
     Raises:
         AudioError: the audio holds NaN or infinity, has a wrong shape, or the rate or cutoff is not usable.
+        ModelError: the model is missing or damaged, or the device is not there.
     """
-    return _upscaler(model).process(audio, sample_rate, cutoff_hz=cutoff_hz)
+    return _upscaler(model, device).process(audio, sample_rate, cutoff_hz=cutoff_hz)
 
 
 def upscale_file(
@@ -118,16 +127,25 @@ def upscale_file(
     force: bool = False,
     encoding: str | None = None,
     cutoff_hz: float | None = None,
+    peak: str = "limit",
     model: str = "fast",
+    device: str = "auto",
     on_progress: Callable[[float, float | None], None] | None = None,
 ) -> FileReport:
     """Bring a file of any length to full-band 48 kHz, block by block; see `Upscaler.process_file`.
 
     Raises:
         AudioError: the source cannot be read or the target not be written; no partial target is left.
+        ModelError: the model is missing or damaged, or the device is not there.
     """
-    return _upscaler(model).process_file(
-        source, target, force=force, encoding=encoding, cutoff_hz=cutoff_hz, on_progress=on_progress
+    return _upscaler(model, device).process_file(
+        source,
+        target,
+        force=force,
+        encoding=encoding,
+        cutoff_hz=cutoff_hz,
+        peak=peak,
+        on_progress=on_progress,
     )
 
 
@@ -154,7 +172,9 @@ def inspect(path: str | PathLike[str]) -> Inspection:
             for meter, channel in zip(meters, block, strict=True):
                 meter.push(channel)
     bands = [meter.result() for meter in meters]
-    sounding = [band for band in bands if not band.is_silent]
+    sounding = [
+        band for meter in meters for _, band in meter.track() if not band.is_silent
+    ]  # a channel's bandwidth may change part-way
     cutoffs_hz = tuple(0.0 if band.is_silent else float(band.cutoff_hz) for band in bands)
     return Inspection(
         path=str(path),
@@ -177,8 +197,8 @@ _FULL_SCALE = 32767 / 32768  # the largest positive 16-bit sample
 
 
 @lru_cache(maxsize=1)
-def _upscaler(model: str) -> Upscaler:
+def _upscaler(model: str, device: str) -> Upscaler:
     """The model used last stays loaded, so that calls in a loop do not read it again."""
     from hifispeech.infer.upsampler import Upscaler
 
-    return Upscaler(model)
+    return Upscaler(model, device)

@@ -1,7 +1,8 @@
 """The `hifispeech` command: each subcommand turns its arguments into calls of the Python API.
 
-Exit codes: 0 done, 1 bad input or failed work (one line on stderr), 2 wrong usage, 130 interrupted. None of
-them leaves a partial output. Heavy modules are imported inside the functions, so that `--help` is instant.
+Exit codes: 0 done, 1 bad input or failed work (one line on stderr), 2 wrong usage, 130 interrupted by Ctrl-C,
+143 ended by SIGTERM. None of them leaves a partial output. Heavy modules are imported inside the functions,
+so that `--help` is instant.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,12 +22,17 @@ from typer.core import TyperGroup
 import hifispeech
 import hifispeech.cli_train
 from hifispeech.cli_output import print_error, print_inspection, print_report, print_table, progress_bar
+from hifispeech.cli_pipe import STREAM, local_files, plan
 from hifispeech.errors import HifispeechError
 
 # ImportError: an extra that is not installed; the message then names the `pip install` that helps.
 USER_ERRORS = (HifispeechError, ValueError, OSError, MemoryError, ImportError)
 
 DEBUG_KEY = "hifispeech.debug"
+EXIT_CODES = (
+    "[bold]Exit codes[/bold]  0: done. 1: bad input or failed work; one line on stderr says what to do. "
+    "2: wrong usage. 130, 143: interrupted. No code but 0 leaves an output behind for the file that failed."
+)
 
 
 class Program(TyperGroup):
@@ -34,6 +41,8 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader has what it wants; the library below ends quietly with exit code 1
         except USER_ERRORS as error:
             if ctx.find_root().meta.get(DEBUG_KEY):
                 raise
@@ -77,17 +86,72 @@ def _set_debug(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN", help="Audio files, or folders of them.")]
-Peak = Literal["limit", "scale"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of text.")]
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="IN", help="Audio files, folders of them, or - for a pipe.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT|DIR|-",
+        help="The file to write, or - for a pipe; for folders and several files, the folder to write to. "
+        "Default: NAME_48k.wav beside each file, FOLDER_48k beside each folder, - for the input -.",
+    ),
+]
+FileType = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="TYPE",
+        help="Type of the output: wav, flac, ogg, opus or mp3. Default: the suffix of OUT, or wav.",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="How samples are stored: pcm_16, pcm_24 or float (WAV), pcm_16 or pcm_24 (FLAC), vorbis or opus "
+        "(OGG). Default: as precise as the input.",
+    ),
+]
+Cutoff = Annotated[
+    str,
+    typer.Option(
+        metavar="HZ|auto",
+        help="Frequency at which the content of the input ends, such as 3400; all above it is generated. "
+        "'auto' measures it.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="A model in the package (see 'hifispeech models') or an .onnx file made by 'hifispeech export'.",
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(
+        help="Where the model runs. 'auto': on a GPU if onnxruntime-gpu is installed, else the CPU."
+    ),
+]
+Peak = Annotated[
+    Literal["limit", "scale"],
+    typer.Option(help="Should the result exceed full scale: cut those samples off, or turn the file down."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores.")]
+Force = Annotated[
+    bool, typer.Option("--force", "-f", help="Replace outputs that exist (never an input of this run).")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, instead of text.")]
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, help="Show the Python traceback of an error.")
 ]
 
 
-@app.callback(
-    epilog="Manual and source: see README.md. Exit codes: 0 done, 1 bad input or failed work, 2 wrong usage."
-)
+@app.callback(epilog=EXIT_CODES)
 def program(
     version: Annotated[
         bool,
@@ -97,55 +161,41 @@ def program(
 ) -> None:
     """Speech super-resolution: turns narrow-band speech recordings into full-band 48 kHz speech.
 
-    Start with:  hifispeech upscale call.wav -o call_48k.wav
+    [bold]Examples[/bold]
+
+      hifispeech upscale call.wav -o call_48k.wav
+
+      hifispeech inspect call.wav
+
+      hifispeech upscale --help
     """
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def upscale(
     inputs: Inputs,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT|DIR",
-            help="File to write, or a folder for several inputs. Default: NAME_48k.wav beside each input.",
-        ),
-    ] = None,
-    file_type: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="TYPE",
-            help="wav, flac, ogg, opus or mp3. Default: the suffix of OUT, or wav.",
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            help="pcm_16, pcm_24 or float (WAV); vorbis or opus (OGG). Default: as precise as the input."
-        ),
-    ] = None,
-    cutoff: Annotated[
-        str, typer.Option(metavar="HZ|auto", help="Where the content of the input ends; 'auto' measures it.")
-    ] = "auto",
-    model: Annotated[
-        str, typer.Option(help="A packaged model (see 'hifispeech models') or a model file.")
-    ] = "fast",
-    peak: Annotated[
-        Peak, typer.Option(help="What to do above full scale: cut such samples, or turn the whole file down.")
-    ] = "limit",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace outputs that exist already.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    output: Output = None,
+    file_type: FileType = None,
+    encoding: Encoding = None,
+    cutoff: Cutoff = "auto",
+    model: Model = "fast",
+    device: Device = "auto",
+    threads: Threads = None,
+    peak: Peak = "limit",
+    force: Force = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Upscale speech to full-band 48 kHz.
 
-    The band that is there is kept, the missing one above it is generated; full-band speech stays as it is.
-    Length, timing, level and channels do not change. Existing files are kept unless --force is given.
+    The band that is there is kept, the missing one above it is generated.
+    Length, timing, level and channels do not change. Full-band speech and
+    silence stay as they are.
+
+    Reads WAV, FLAC, MP3, M4A, Opus, AMR, the sound of videos and more, writes
+    what --format lists. Folders are searched for audio files; the results have
+    the same structure.
 
     [bold]Examples[/bold]
 
@@ -154,48 +204,57 @@ def upscale(
       hifispeech upscale talk.mp3 -o talk.flac
 
       hifispeech upscale recordings/ -o upscaled/ --format flac
+
+      cat call.wav | hifispeech upscale - -o - --format flac > call.flac
     """
     cutoff_hz = _parse_cutoff(cutoff)
-    from hifispeech.infer.batch import plan_outputs
-
     _show_warnings(not quiet)
-    jobs = plan_outputs(inputs, output, file_type)
-    upscaler = hifispeech.Upscaler(model, threads=threads)
+    jobs = plan(inputs, output, file_type)
+    upscaler = hifispeech.Upscaler(model, device, threads=threads)
     failures = Failures(len(jobs), debug)
-    for source, target in jobs:
+    for number, (source, target) in enumerate(jobs, 1):
+        label = f"{number}/{len(jobs)} {source.name}" if len(jobs) > 1 else source.name
         with failures.noted(source):
             if target != output:
                 target.parent.mkdir(parents=True, exist_ok=True)
-            started = time.perf_counter()
-            with progress_bar(source, hidden=quiet or as_json) as on_progress:
+            with (
+                local_files(source, target, file_type) as (read, write),
+                progress_bar(label, hidden=quiet or as_json) as on_progress,
+            ):
+                started = time.perf_counter()
                 report = upscaler.process_file(
-                    source,
-                    target,
+                    read,
+                    write,
                     force=force,
                     encoding=encoding,
                     cutoff_hz=cutoff_hz,
                     peak=peak,
                     on_progress=on_progress,
                 )
-            print_report(report, time.perf_counter() - started, as_json, quiet)
+                seconds = time.perf_counter() - started
+            if not quiet or as_json:
+                print_report(replace(report, input=source, output=target), seconds, as_json)
     failures.finish()
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def inspect(
     inputs: Inputs,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="PNG|SVG", help="Draw the spectrogram of the file too (needs the extra 'eval')."
+            metavar="PNG|SVG",
+            help="Draw the spectrogram of the file into this picture too (needs the extra 'eval').",
         ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what is in audio files: format, length, measured bandwidth, clipping.
+    """Show what is in audio files: format, length, measured bandwidth, clipping, silence.
 
-    The bandwidth is measured from the signal: a phone call stored at 48 kHz shows about 3.4 kHz.
+    The bandwidth is measured from the signal, not read from the header: a phone
+    call stored at 48 kHz shows about 3.4 kHz, so 'hifispeech upscale' would
+    generate what is above.
 
     [bold]Examples[/bold]
 
@@ -208,20 +267,22 @@ def inspect(
     from hifispeech.infer.batch import list_audio
 
     _show_warnings(True)
+    if STREAM in inputs and len(inputs) > 1:
+        raise typer.BadParameter("goes with no other input", param_hint="'-'")
     paths = [path for path, _ in list_audio(inputs)]
     if plot is not None and len(paths) != 1:
         raise typer.BadParameter(f"takes one input file, not {len(paths)}", param_hint="'--plot'")
     failures = Failures(len(paths), debug)
     for path in paths:
-        with failures.noted(path):
-            found = hifispeech.inspect(path)
+        with failures.noted(path), local_files(path) as (file,):
+            found = hifispeech.inspect(file)._replace(path=str(path))
             print_inspection(found, as_json)
             if plot is not None:
-                _plot(found, plot)
+                _plot(found, file, plot)
     failures.finish()
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def models(as_json: Json = False, debug: Debug = False) -> None:
     """List the models in the package: what they are, what they were trained on, their licence.
 
@@ -242,7 +303,7 @@ app.add_typer(hifispeech.cli_train.app)
 
 
 def _parse_cutoff(text: str) -> float | None:
-    """`auto` is None; anything else must be a positive number of hertz, with or without a `k` for 1000."""
+    """`auto` is None; anything else must be a positive number of hertz."""
     if text == "auto":
         return None
     try:
@@ -267,6 +328,8 @@ class Failures:
         """Work on `source`; with a single input, errors go to `Program`."""
         try:
             yield
+        except BrokenPipeError:
+            raise
         except USER_ERRORS as error:
             if self.total == 1 or self.debug:
                 raise
@@ -280,10 +343,10 @@ class Failures:
             raise typer.Exit(1)
 
 
-def _plot(found: hifispeech.Inspection, target: Path) -> None:
+def _plot(found: hifispeech.Inspection, file: Path, target: Path) -> None:
     from hifispeech.evaluate.plots import save_figure, spectrogram_figure
 
-    audio, sample_rate = hifispeech.read(found.path)
+    audio, sample_rate = hifispeech.read(file)
     figure = spectrogram_figure(
         {Path(found.path).name: audio}, sample_rate, cutoff_hz=found.cutoff_hz or None
     )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from hifispeech.cli_pipe import STREAM
+
 if TYPE_CHECKING:
     from hifispeech import FileReport, Inspection
 
@@ -43,7 +45,7 @@ def print_error(error: BaseException, source: Path | None = None) -> None:
 
 
 @contextmanager
-def progress_bar(source: Path, hidden: bool) -> Iterator[Callable[[float, float | None], None] | None]:
+def progress_bar(label: str, hidden: bool) -> Iterator[Callable[[float, float | None], None] | None]:
     """A bar with the real-time factor, on terminals only; yields the callback `(done_s, total_s)` or None."""
     if hidden or not sys.stderr.isatty():
         yield None
@@ -60,7 +62,7 @@ def progress_bar(source: Path, hidden: bool) -> Iterator[Callable[[float, float 
     )
     started = time.perf_counter()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(source.name, total=None, factor="")
+        task = bar.add_task(label, total=None, factor="")
 
         def on_progress(done_s: float, total_s: float | None) -> None:
             elapsed_s = max(time.perf_counter() - started, 1e-9)
@@ -69,23 +71,27 @@ def progress_bar(source: Path, hidden: bool) -> Iterator[Callable[[float, float 
         yield on_progress
 
 
-def print_report(report: "FileReport", seconds: float, as_json: bool, quiet: bool) -> None:
-    """The summary of one upscaled file: a JSON object, a line, or nothing."""
+def print_report(report: "FileReport", seconds: float, as_json: bool) -> None:
+    """The summary of one upscaled file, JSON or a line; on stderr where stdout carries the audio."""
     factor = report.duration_s / max(seconds, 1e-9)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {**asdict(report), "seconds": round(seconds, 3), "real_time_factor": round(factor, 1)},
-                default=str,
-            )
-        )
-        return
-    if quiet:
-        return
-    what = "full band already, kept" if all(report.full_band) else f"{_khz(min(report.cutoff_hz))} -> 24 kHz"
-    note = f", {report.samples_over} samples over full scale" if report.samples_over else ""
-    time_taken = f"{report.duration_s:.1f} s in {seconds:.1f} s ({factor:.0f}x real time)"
-    typer.echo(f"{report.input} -> {report.output}: {what}, {time_taken}{note}")
+        values = {**asdict(report), "seconds": round(seconds, 3), "real_time_factor": round(factor, 1)}
+        text = json.dumps(values, default=str)
+    else:
+        took = f"{report.duration_s:.1f} s of audio in {seconds:.1f} s ({factor:.0f}x real time)"
+        text = f"{report.input} -> {report.output}: {_band_change(report)}, {took}"
+        if report.samples_over:
+            text += f", {report.samples_over} samples over full scale"
+    typer.echo(text, err=report.output == STREAM)
+
+
+def _band_change(report: "FileReport") -> str:
+    """The bandwidth that was found and what became of it."""
+    channels = zip(report.cutoff_hz, report.full_band, report.silent, strict=True)
+    narrow = sorted({_khz(cutoff_hz) for cutoff_hz, full, silent in channels if not (full or silent)})
+    if all(report.silent):
+        return "digital silence, kept"
+    return f"bandwidth {' and '.join(narrow)} -> 24 kHz" if narrow else "full band already, kept"
 
 
 def print_inspection(found: "Inspection", as_json: bool) -> None:

@@ -5,6 +5,7 @@ PyTorch and its friends are imported inside the functions; where they are missin
 """
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 EXTRA = {"torch", "lightning_fabric", "safetensors", "tensorboard", "yaml", "scipy", "onnx", "onnxscript"}
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # not 0 in the second and later processes of a run
 
 app = typer.Typer()
 Arguments = ParamSpec("Arguments")
@@ -62,7 +65,7 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output i
 def prepare(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DATASET", help="Folder to write.")],
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of audio, searched recursively.")
+        list[Path] | None, typer.Argument(metavar="DIR", help="Folders of audio, searched recursively.")
     ] = None,
     split_by: Annotated[
         SplitBy, typer.Option(help="The speaker is the folder, in the file name, or in a CSV.")
@@ -94,8 +97,9 @@ def prepare(
 ) -> None:
     """Turn folders of audio into a data set to train on.
 
-    Measures where the band of each file really ends, rejects or marks what is not full-band, trims silence,
-    resamples to 48 kHz, splits by speaker. Writes shards and manifest.csv; goes on where it was interrupted.
+    Measures where the band of each file really ends, rejects or marks what is
+    not full-band, trims silence, resamples to 48 kHz, splits by speaker. Writes
+    shards and manifest.csv; goes on where it was interrupted.
 
     [bold]Examples[/bold]
 
@@ -111,8 +115,8 @@ def prepare(
         raise typer.BadParameter("excludes --min-bandwidth; pass one of them", param_hint="'--keep-narrow'")
     if (split_by is SplitBy.PATTERN) != (pattern is not None):
         raise typer.BadParameter("goes with --split-by pattern", param_hint="'--pattern'")
-    if split_by is SplitBy.CSV and manifest is None:
-        raise typer.BadParameter("csv needs --manifest", param_hint="'--split-by'")
+    if (split_by is SplitBy.CSV) != (manifest is not None):
+        raise typer.BadParameter("goes with --split-by csv", param_hint="'--manifest'")
     if not folders and manifest is None:
         raise typer.BadParameter("pass at least one folder, or --manifest", param_hint="'DIR'")
     sources = layouts.sources_of_manifest(manifest, licence) if manifest else []
@@ -123,18 +127,22 @@ def prepare(
     names = [name for name in valid_speakers.split(",") if name]
     with counting("files") as on_file:
         summary = run(
-            sources,
-            output,
-            options,
-            valid_speakers=names,
-            workers=workers or os.cpu_count() or 1,
-            on_file=on_file,
+            sources, output, options, valid_speakers=names, workers=workers or _cores(), on_file=on_file
         )
+    _print_summary(summary, output / "manifest.csv")
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _print_summary(summary: Any, manifest: Path) -> None:
+    """What `prepare` kept and rejected, and what is missing."""
     for split, hours in sorted(summary.hours.items()):
         typer.echo(f"{split}: {60 * hours:.1f} minutes, speakers: {summary.speakers[split]}")
     typer.echo(f"{summary.kept} files kept ({summary.narrow} marked as narrow)")
     for reason, count in sorted(summary.rejected.items()):
-        typer.echo(f"{count} rejected: {reason}; see {output / 'manifest.csv'}")
+        typer.echo(f"{count} rejected: {reason}; see {manifest}")
     if "valid" not in summary.hours:
         typer.echo("no speaker is held out, so training will not be validated; see --valid-speakers")
 
@@ -163,8 +171,9 @@ def train(
 ) -> None:
     """Train a model as a configuration says.
 
-    RUN gets last.pt (to resume), best.safetensors (averaged weights), log.jsonl and TensorBoard files.
-    SIGTERM and Ctrl-C end the run after the current step with a checkpoint and exit code 0.
+    RUN gets last.pt (to resume), best.safetensors (averaged weights), log.jsonl
+    and TensorBoard files. SIGTERM and Ctrl-C end the run after the current step
+    with a checkpoint and exit code 0.
 
     [bold]Examples[/bold]
 
@@ -192,7 +201,8 @@ def train(
             on_report=on_report,
         )
     if outcome.is_first:
-        typer.echo(f"{output}: step {outcome.step}, best score {outcome.best:.4g}")
+        score = f"best score {outcome.best:.4g}" if math.isfinite(outcome.best) else "not validated"
+        typer.echo(f"{output}: step {outcome.step}, {score}")
 
 
 @app.command()
@@ -202,6 +212,9 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.onnx", help="File to write.")],
     config: Annotated[
         Path | None, typer.Option(metavar="YAML", help="For checkpoints that do not hold their own.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="What it was trained on, where it does not say.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model, for its card.")] = None,
     force: Force = False,
@@ -214,10 +227,13 @@ def export(
     """
     from hifispeech.train.checkpoint import find_weights
     from hifispeech.train.config import load
+    from hifispeech.train.dataset import Shards
     from hifispeech.train.export import export as run
 
     weights = find_weights(checkpoint, load(config) if config else None)
     weights.card.update({"name": name or output.stem})
+    if data:
+        weights.card["data"] = Shards(data, "train").summary()
     run(weights, output, force=force)
     typer.echo(
         f"{checkpoint} -> {output}: {sum(t.numel() for t in weights.tensors.values()) / 1e6:.2f} M values"
@@ -236,7 +252,8 @@ def convert(
 ) -> None:
     """Convert the weights of another project to a model file of this one.
 
-    'clearvoice' reads MossFormer2_SR_48K of ClearerVoice-Studio, the public HiFi-SR model.
+    'clearvoice' reads MossFormer2_SR_48K of ClearerVoice-Studio, the public
+    HiFi-SR model.
 
     [bold]Example[/bold]
 
@@ -262,7 +279,10 @@ def counting(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def training_display() -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[int, Any], None]]]:
-    """A bar with steps/s, time left and the loss on terminals, else a line per report."""
+    """A bar with steps/s, time left and the loss on terminals, else a line per report; none in a copy."""
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        yield None, _print_report
+        return
     with _bar() as bar:
         if bar is None:
             yield None, _print_report

@@ -9,7 +9,7 @@ import yaml
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.models.fast import FastModel
 from hifispeech.models.hifisr import HiFiSR, count_parameters, hifisr_paper, hifisr_small
-from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig, load, parse
+from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, HiFiSRTrainConfig, load, parse
 from hifispeech.train.discriminators import Discriminators, small_discriminators
 from hifispeech.train.gan_losses import GeneratorLoss
 from hifispeech.train.run import with_changes
@@ -27,7 +27,7 @@ def hifisr(name: str) -> HiFiSRTrainConfig:
 
 def test_all_published_runs_have_a_file() -> None:
     names = {path.stem for path in FILES}
-    assert names == {"fast", "hifisr", "hifisr_without_mbd", "hifisr_without_mel", "hifisr_small"}
+    assert names == {"fast", "fast_gan", "hifisr", "hifisr_without_mbd", "hifisr_without_mel", "hifisr_small"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -36,6 +36,8 @@ def test_config_builds(path: Path) -> None:
     assert learning_rate(config.optimiser, 0) > 0
     assert parse(config_to_dict(config)) == config  # what a checkpoint stores
     if isinstance(config, FastTrainConfig):
+        if isinstance(config, FastGanTrainConfig):
+            Discriminators(config.discriminators)
         assert count_parameters(FastModel(config.model)) > 1e6
         return
     with torch.device("meta"):
@@ -89,7 +91,7 @@ def test_small_configuration() -> None:
         ("task: fast\nbatch_size: 0", "batch_size=0"),
         ("task: fast\nprecision: fp16", "precision"),
         ("task: fast\noptimiser: {learning_rate: 1e-3}", "learning_rate"),  # YAML reads a string
-        ("task: vocoder", "one of fast, hifisr"),
+        ("task: vocoder", "one of fast, fast_gan, hifisr"),
         ("batch_size: 3", "task=None"),
         ("- 1", "mapping"),
         ("task: [", "not YAML"),

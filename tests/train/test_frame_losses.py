@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hifispeech.train.frame_losses import FrameLossConfig, frame_losses, generated_mask, pooled_distance
+from hifispeech.train.frame_losses import (
+    FrameLossConfig,
+    frame_losses,
+    generated_mask,
+    phase_distance,
+    pooled_distance,
+)
 
 CONFIG = FrameLossConfig()
 
@@ -95,3 +101,11 @@ def test_halves_with_shared_counts_make_the_whole() -> None:
     ]
     assert float(sum(shared)) / 2 == pytest.approx(float(whole), rel=1e-5)
     assert float(sum(alone)) / 2 != pytest.approx(float(whole), rel=1e-3)
+
+
+def test_phase_distance_in_closed_form() -> None:
+    """The same frames have none; all bins turned by half a circle have pi, and nothing between neighbours."""
+    frames = torch.randn(2, 5, 2, 9)
+    mask = torch.ones(2, 5, 9)
+    assert float(phase_distance(frames, frames, mask)) == 0
+    assert float(phase_distance(-frames, frames, mask)) == pytest.approx(torch.pi, abs=1e-5)

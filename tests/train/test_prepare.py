@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from hifispeech.errors import AudioError
-from hifispeech.train.dataset import AUDIO_FILE, CLIPS_FILE, Shards
+from hifispeech.train.dataset import AUDIO_FILE, CLIPS_FILE, Clip, Shards
 from hifispeech.train.layouts import (
     VCTK_TEST,
     Source,
@@ -208,6 +208,8 @@ def test_vctk_preset_is_the_papers_split(tmp_path: Path) -> None:
     names = {"p360", "p361", "p362", "p363", "p364", "p374", "p376", "s5"}
     assert test == {f"vctk/{name}" for name in names}
     assert len({source.speaker for source in found} - test) == 100
+    splits = list(assign_splits({source.speaker: source.split for source in found}, []).values())
+    assert (splits.count("train"), splits.count("test"), splits.count("valid")) == (100, 8, 0)
 
 
 def test_pattern(recordings: Path) -> None:
@@ -255,5 +257,20 @@ def test_draws_are_pure_and_of_one_speaker(shards: Path) -> None:
         audio, bandwidth_hz = data.draw(1, index, 70000)  # longer than a clip: two are joined
         again, _ = data.draw(1, index, 70000)
         assert np.array_equal(audio, again) and audio.shape == (70000,)
-        assert bandwidth_hz == pytest.approx(0.95 * 24000)
+        assert bandwidth_hz == 24000.0
     assert not np.array_equal(data.draw(1, 0, 1000)[0], data.draw(2, 0, 1000)[0])
+
+
+@pytest.mark.parametrize(
+    ("bandwidth_hz", "lossless", "usable_hz"),
+    [
+        (24000, True, 24000),
+        (22000, True, 19300),
+        (16000, True, 15200),
+        (22000, False, 15400),
+        (8000, False, 7600),
+    ],
+)
+def test_usable_band(bandwidth_hz: float, lossless: bool, usable_hz: float) -> None:
+    clip = Clip(0, 1, "train", "x", "s", "CC0", bandwidth_hz, lossless)
+    assert clip.usable_hz == pytest.approx(usable_hz)

@@ -231,6 +231,7 @@ def test_start_from_takes_the_averaged_weights(
     second = make(config, shards, tmp_path / "second", fabric)
     second.start_from(find_weights(tmp_path / "first" / LAST))
     assert second.step == 0
+    assert second.frozen_until == (2 if config.task == "hifisr" else 0)
     for name, value in second.task.networks["model"].state_dict().items():
         assert torch.equal(value, first.averaged[name]) and torch.equal(value, second.averaged[name])
 
@@ -241,6 +242,9 @@ def test_start_from_another_kind_is_refused(
     make(fast_config, shards, tmp_path / "a", fabric).save()
     with pytest.raises(ModelError, match="'fast' model"):
         make(gan_config, shards, tmp_path / "b", fabric).start_from(find_weights(tmp_path / "a" / LAST))
+    other = replace(fast_config, model=replace(fast_config.model, level_frames=100.0))  # the same shapes
+    with pytest.raises(ModelError, match="level_frames"):
+        make(other, shards, tmp_path / "c", fabric).start_from(find_weights(tmp_path / "a" / LAST))
 
 
 def test_discriminators_restart_fresh(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hifispeech.audio.bandwidth_edge import Edge, Layout, find_edge
+from hifispeech.audio.resample import check_rate
 from hifispeech.audio.spectral import hann
 from hifispeech.errors import AudioError
 
@@ -48,7 +49,8 @@ def detect_bandwidth(audio: npt.ArrayLike, sample_rate: int) -> Bandwidth:
     Independent of gain and of a constant offset. Clips under about 0.2 s, and clips in which no edge is seen,
     give the file's own Nyquist frequency.
 
-    Raises: AudioError for NaN or infinite samples; ValueError for another shape or a sample rate below 2000.
+    Raises: AudioError for NaN or infinite samples; or a sample rate outside 2000..768000;
+    ValueError for another shape.
     """
     meter = BandwidthMeter(sample_rate)
     meter.push(np.asarray(audio, dtype=np.float32))
@@ -62,9 +64,7 @@ class BandwidthMeter:
     """
 
     def __init__(self, sample_rate: int) -> None:
-        if sample_rate < 2000:
-            raise ValueError(f"sample_rate={sample_rate} is below 2000 Hz; resample the audio first")
-        self.sample_rate = int(sample_rate)
+        self.sample_rate = sample_rate = check_rate(sample_rate)
         self._n_fft = 2 ** math.ceil(math.log2(sample_rate * 0.032))
         self._hop = self._n_fft // 2
         self._frames_per_block = max(1, round(_BLOCK_S * sample_rate / self._hop))
@@ -109,6 +109,11 @@ class BandwidthMeter:
             self._add_block(self._frame_levels(x[:, start : start + need]))
             start += stride
         self._rest = x[:, start:].copy()
+
+    @property
+    def active_s(self) -> float:
+        """Seconds of signal, digital silence left out: how much the answers rest on."""
+        return len(self._index) * self._hop * self._frames_per_block / self.sample_rate
 
     def result(self) -> Bandwidth:
         """Bandwidth of everything pushed so far."""

@@ -1,6 +1,7 @@
 """Where the generated band joins the input: complementary zero-phase gains on STFT frames.
 
-`output = input + ISTFT(high * (generated - input))`: below the edge nothing is added, so the input itself comes out.
+`output = input + ISTFT(high * (generated - input))`: below the edge nothing is added, the input itself comes
+out.
 """
 
 from functools import lru_cache
@@ -27,11 +28,6 @@ def high_gain(edge_bin: int, bins: int = N_FFT // 2 + 1) -> npt.NDArray[np.float
     return gain
 
 
-def low_gain(edge_bin: int, bins: int = N_FFT // 2 + 1) -> npt.NDArray[np.float32]:
-    """Gain of the input: the complement, `low_gain + high_gain == 1`. Shape: `[bins]`."""
-    return 1.0 - high_gain(edge_bin, bins)
-
-
 def correction(
     spectrum: npt.NDArray[np.complex64],
     generated: npt.NDArray[np.complex64],
@@ -42,4 +38,4 @@ def correction(
     Shape: spectrum and generated `[frames, bins]`, edge_bins `[frames]`; `[frames, bins]` back.
     """
     gains = np.stack([high_gain(int(edge), spectrum.shape[-1]) for edge in edge_bins])
-    return gains * (generated - spectrum)
+    return (gains * (generated - spectrum)).astype(np.complex64, copy=False)

@@ -1,9 +1,10 @@
-"""Resampling by soxr at its best setting (VHQ): exact length, no delay, whole or block by block with the same result.
+"""Resampling by soxr at its best setting (VHQ): exact length, no delay, whole and block by block alike.
 
 soxr VHQ keeps the band up to about 0.95 of the lower Nyquist frequency (-3 dB there) and is silent above 1.0.
 """
 
 from fractions import Fraction
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import soxr
 
 from hifispeech.errors import AudioError
 
-MIN_RATE, MAX_RATE = 1000, 768000
+MIN_RATE, MAX_RATE = 2000, 768000
 QUALITY = "VHQ"
 PASS_SHARE = 0.94  # of the lower Nyquist: soxr VHQ has lost less than 1 dB below it
 HALF_SHARE = 0.955  # and less than 6 dB below this
@@ -22,24 +23,26 @@ def output_length(samples: int, rate_in: int, rate_out: int) -> int:
     return round(Fraction(samples * rate_out, rate_in))
 
 
-def check_rate(rate: int, name: str = "sample_rate") -> int:
-    """The rate itself, if it is one that can be resampled.
+def check_rate(rate: float, name: str = "sample_rate") -> int:
+    """The rate as an int (8000.0 will do), if it is one that can be resampled.
 
     Raises:
-        AudioError: if it is not an integer in 1000..768000 Hz.
+        AudioError: if it is not a whole number in 2000..768000 Hz.
     """
-    if int(rate) != rate or not MIN_RATE <= rate <= MAX_RATE:
+    if not isinstance(rate, Real) or not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:
         raise AudioError(
-            f"{name}={rate} is not an integer from {MIN_RATE} to {MAX_RATE} Hz; check the file's header"
+            f"{name}={rate!r} is not a whole number from {MIN_RATE} to {MAX_RATE} Hz; check the file's header"
         )
     return int(rate)
 
 
 def resample(audio: npt.NDArray[np.floating], rate_in: int, rate_out: int = 48000) -> npt.NDArray[np.float32]:
-    """Resample a whole signal. Shape: `[channels, time]` or `[time]` to the same with `round(time * rate_out / rate_in)`.
+    """Resample a whole signal.
+
+    Shape: `[channels, time]` or `[time]` to the same with `round(time * rate_out / rate_in)` samples.
 
     Raises:
-        AudioError: for a rate outside 1000..768000 Hz.
+        AudioError: for a rate outside 2000..768000 Hz.
     """
     signal = np.atleast_2d(np.asarray(audio, dtype=np.float32))
     resampler = Resampler(rate_in, rate_out, signal.shape[0])
@@ -51,7 +54,7 @@ class Resampler:
     """Streaming resampler: the concatenated blocks equal `resample` of the whole, whatever the block sizes.
 
     Raises:
-        AudioError: for a rate outside 1000..768000 Hz.
+        AudioError: for a rate outside 2000..768000 Hz.
     """
 
     def __init__(self, rate_in: int, rate_out: int, channels: int) -> None:
@@ -60,7 +63,9 @@ class Resampler:
         self.received = self.sent = 0
         self.stream = None
         if self.rate_in != self.rate_out:
-            self.stream = soxr.ResampleStream(rate_in, rate_out, channels, dtype="float32", quality=QUALITY)
+            self.stream = soxr.ResampleStream(
+                self.rate_in, self.rate_out, channels, dtype="float32", quality=QUALITY
+            )
 
     def push(self, block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Shape: `[channels, time]` in, `[channels, whatever is ready]` out."""

@@ -1,6 +1,6 @@
-"""The one STFT of the package (NumPy). Training uses the torch twin `hifispeech.train.spectral`, tested equal.
+"""The one STFT (NumPy). Training uses its torch twin `hifispeech.train.spectral`, tested equal.
 
-Default frame: n_fft 2048, hop 512, periodic Hann window at 48 kHz, that is 93.75 frames/s and 23.4 Hz per bin.
+Default frame: n_fft 2048, hop 512, periodic Hann window; at 48 kHz, 93.75 frames/s and 23.4 Hz per bin.
 Frame `t` is centred on sample `t * hop`.
 """
 
@@ -30,6 +30,15 @@ def frames(audio: FloatArray, n_fft: int, hop: int) -> FloatArray:
     return np.lib.stride_tricks.sliding_window_view(audio, n_fft, axis=-1)[..., ::hop, :]
 
 
+def frame_spectra(audio: FloatArray, n_fft: int = N_FFT, hop: int = HOP) -> ComplexArray:
+    """Hann-windowed spectra of all whole frames. Shape: `[..., time]` to `[..., frames, n_fft // 2 + 1]`.
+
+    Computed in float64, which NumPy's real FFT is three times faster in; complex64 back for float32 input.
+    """
+    spectra = np.fft.rfft(frames(audio, n_fft, hop) * hann(n_fft, "float64"), axis=-1)
+    return spectra.astype(np.complex64) if audio.dtype == np.float32 else spectra
+
+
 def stft(
     audio: FloatArray,
     n_fft: int = N_FFT,
@@ -38,7 +47,8 @@ def stft(
 ) -> ComplexArray:
     """Centred short-time Fourier transform with a Hann window.
 
-    Shape: `[..., time]` to `[..., 1 + time // hop, n_fft // 2 + 1]`; complex64 for float32 input, complex128 for float64.
+    Shape: `[..., time]` to `[..., 1 + time // hop, n_fft // 2 + 1]`; complex64 for float32 input, complex128
+    for float64.
 
     Reflect padding needs more than `n_fft // 2` samples; shorter audio is zero-padded at its end first.
 
@@ -53,8 +63,7 @@ def stft(
     if pad_mode == "reflect" and audio.shape[-1] <= half:
         audio = np.pad(audio, [*lead, (0, half + 1 - audio.shape[-1])])
     padded = np.pad(audio, [*lead, (half, half)], mode=pad_mode)
-    windowed = frames(padded, n_fft, hop)[..., :n_frames, :] * hann(n_fft, audio.dtype.name)
-    return np.fft.rfft(windowed, axis=-1)
+    return frame_spectra(padded, n_fft, hop)[..., :n_frames, :]
 
 
 def istft(spectrum: ComplexArray, length: int, n_fft: int = N_FFT, hop: int = HOP) -> FloatArray:

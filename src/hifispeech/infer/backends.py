@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
 from hifispeech.audio.spectral import HOP, N_FFT, hann
 from hifispeech.errors import ModelError
@@ -59,7 +60,9 @@ def planes(spectrum: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.float32]
 
 @lru_cache(maxsize=1)
 def noise_frames() -> npt.NDArray[np.float32]:
-    """White noise in the STFT domain, unit mean power per bin, repeated every 11 s. Shape: `[frames, 2, bins]`.
+    """White noise in the STFT domain, unit mean power per bin, repeated every 11 s.
+
+    Shape: `[frames, 2, bins]`.
 
     A table, not a generator: any frame can be addressed, so chunks, streams and channels hear the same noise.
     """
@@ -90,7 +93,7 @@ def execution_providers(device: str) -> list[str]:
 
 
 class FrameModel:
-    """A frame model in ONNX Runtime: spectrum frames in, generated frames out, all memory in explicit tensors.
+    """A frame model in ONNX Runtime: spectrum frames in, generated frames out, all memory in state tensors.
 
     Args:
         model: name of a packaged model or path of an `.onnx` file made by `hifispeech export`.
@@ -124,26 +127,22 @@ class FrameModel:
         self.state_inputs = [node for node in self.session.get_inputs() if node.name.startswith("state_")]
 
     def initial_state(self) -> State:
-        """The state before the first frame, batch 1."""
-        shapes = [[1, *(int(size) for size in node.shape[1:])] for node in self.state_inputs]
-        state = [np.zeros(shape, np.float32) for shape in shapes]
-        return [
-            array + 8.0 if "cutoff" in node.name else array
-            for array, node in zip(state, self.state_inputs, strict=True)
-        ]
+        """The state before the first frame: zeros."""
+        return [np.zeros([int(size) for size in node.shape], np.float32) for node in self.state_inputs]
 
     def run(
         self,
         spectrum: npt.NDArray[np.complex64],
         first_output: int,
-        cutoff_bins: npt.NDArray[np.integer],
+        cutoff_bin: int,
         state: State,
     ) -> tuple[npt.NDArray[np.complex64], State]:
         """Generate the frames that belong to input frames `look_ahead` earlier.
 
         Shape:
-            spectrum `[time, bins]`, cutoff_bins `[time]`; `first_output` is the absolute number of the first output frame
-            (it picks the noise). Returns `[time, bins]` and the new state.
+            spectrum `[time, bins]`; the first bin to generate is `cutoff_bin`, for all frames; `first_output` is
+            the absolute number of the first output frame (it picks the noise). Returns `[time, bins]` and the
+            new state.
         """
         time = len(spectrum)
         table = noise_frames()
@@ -151,11 +150,13 @@ class FrameModel:
         feed = {
             "spectrum": planes(spectrum)[None],
             "noise": noise,
-            "cutoff_bin": np.asarray(cutoff_bins, np.float32)[None],
+            "cutoff_bin": np.full((1, 1), cutoff_bin, np.float32),
             **{node.name: array for node, array in zip(self.state_inputs, state, strict=True)},
         }
-        generated, *state = self.session.run(None, feed)
-        return generated[0, :, 0] + 1j * generated[0, :, 1], state
+        generated, *after = cast(State, self.session.run(None, feed))
+        spectrum_out = np.empty(spectrum.shape, np.complex64)
+        spectrum_out.real, spectrum_out.imag = generated[0, :, 0], generated[0, :, 1]
+        return spectrum_out, after
 
 
 def packaged_cards() -> Iterator[tuple[str, dict[str, object]]]:

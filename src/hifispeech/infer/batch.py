@@ -56,7 +56,8 @@ def plan_outputs(
         (input file, output file) pairs, all outputs different.
 
     Raises:
-        AudioError: a folder without audio, a file in place of the output folder, two inputs of one output.
+        AudioError: a folder without audio, a file in place of the output folder, two inputs of one output, an
+            output that is another input.
         ValueError: `output` and `file_type` contradict each other.
     """
     suffix = f".{(file_type or 'wav').lower().lstrip('.')}"
@@ -75,7 +76,29 @@ def plan_outputs(
                 f"{sources[target]} and {source} would both become {target}; upscale them one by one"
             )
         sources[target] = source
+    _keep_inputs(jobs)
     return jobs
+
+
+def _keep_inputs(jobs: list[tuple[Path, Path]]) -> None:
+    """Refuse results that would replace the input of another job, under any of its names."""
+    inputs = {_identity(source): source for source, _ in jobs}
+    for source, target in jobs:
+        other = inputs.get(_identity(target), source)
+        if _identity(other) != _identity(source):  # its own input is the writer's business
+            raise AudioError(
+                f"{target}: is an input of this run, and the result of {source} would replace it; "
+                "leave it out or write to a folder of its own"
+            )
+
+
+def _identity(path: Path) -> object:
+    """Equal for all names of one file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.resolve()
+    return status.st_dev, status.st_ino
 
 
 def _jobs_of(path: Path, output: Path | None, suffix: str) -> list[tuple[Path, Path]]:

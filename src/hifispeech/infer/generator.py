@@ -1,7 +1,7 @@
-"""One channel through a frame model, block by block: the only path from samples to samples, whole file or stream.
+"""One channel through a frame model, block by block: the only path from samples to samples, file or stream.
 
-Input sample `n` and output sample `n` are the same instant. An output sample is final once every frame that covers it is
-generated: `n_fft + look_ahead * hop` samples later (64 ms for the default model).
+Input sample `n` and output sample `n` are the same instant. An output sample is final once every frame that
+covers it is generated: `n_fft + look_ahead * hop` samples later (64 ms for the default model).
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hifispeech.audio.crossover import correction
-from hifispeech.audio.spectral import HOP, N_FFT, frames, hann, overlap_add
+from hifispeech.audio.spectral import HOP, N_FFT, frame_spectra, hann, overlap_add
 
 from .backends import FrameModel
 
@@ -21,13 +21,18 @@ CHUNK_FRAMES = 128
 LEAD = N_FFT - HOP  # zeros before the first sample: the first frame ends one hop into the signal
 OVERLAP_GAIN = 1.5  # sum of the squared Hann windows at hop = n_fft / 4
 SILENCE = 3e-8  # peak under which samples count as digital silence: half a step of a 24-bit file
+# An end that is not at zero would be a step, whose high band is no part of the signal: fade to it instead.
+FADE = (np.sin(np.pi / 2 * (np.arange(LEAD) + 0.5) / LEAD) ** 2).astype(np.float32)
 CELL = 64  # resolution of the silence gate, samples
 REACH_CELLS = 4
 
 
 class EdgeTrack(NamedTuple):
-    """The edge over time: from sample `starts[i]` on, the input is intact below bin `intact[i]` (the model predicts from
-    there) and is heard below bin `crossover[i]` (the generated band is heard above it)."""
+    """The edge over time, from sample `starts[i]` on.
+
+    The input is intact below bin `intact[i]` (the model predicts from there) and is heard below bin
+    `crossover[i]` (the generated band is heard above it).
+    """
 
     starts: tuple[int, ...] = (0,)
     intact: tuple[int, ...] = (BINS,)
@@ -47,8 +52,8 @@ class EdgeTrack(NamedTuple):
 class Generator:
     """Adds the missing band to one channel at 48 kHz.
 
-    Push blocks of any size; each call returns the samples that became final. The concatenation is as long as the
-    input and does not depend on the block sizes (up to rounding of about 1e-6).
+    Push blocks of any size; each call returns the samples that became final. The concatenation is as long as
+    the input and does not depend on the block sizes (up to rounding of about 1e-6).
     """
 
     def __init__(self, model: FrameModel, edges: EdgeTrack, chunk_frames: int = CHUNK_FRAMES) -> None:
@@ -64,18 +69,23 @@ class Generator:
         self.before = np.zeros(
             CELL * REACH_CELLS, np.float32
         )  # output history the silence gate looks back on
+        self.last = np.float32(0)  # the last sample received
         self.received = self.sent = 0
 
     def push(self, block: Samples) -> Samples:
         """Shape: `[time]` in, `[whatever is final]` out."""
+        if len(block):
+            if not self.received:
+                self.buffer = block[0] * FADE
+            self.last = block[-1]
         self.received += len(block)
         return self._advance(block, self.chunk_frames)
 
     def flush(self) -> Samples:
         """The rest of the output: as many samples came out as went in. Shape: `[rest]`."""
         missing = self.received - self.sent
-        silence = np.zeros(N_FFT + (self.model.look_ahead + 1) * HOP, np.float32)
-        return self._advance(silence, 1)[:missing]
+        silence = np.zeros(HOP * (self.model.look_ahead + 2), np.float32)
+        return self._advance(np.concatenate([self.last * FADE[::-1], silence]), 1)[:missing]
 
     def _advance(self, block: Samples, least_frames: int) -> Samples:
         self.buffer = np.concatenate([self.buffer, block])
@@ -85,26 +95,34 @@ class Generator:
             ready = (len(self.buffer) - LEAD) // HOP
             if ready < least_frames:
                 break
-            out.append(self._generate(min(ready, self.chunk_frames)))
+            end = self.next_frame + min(ready, self.chunk_frames)
+            while self.next_frame < end:  # channels that switch at different times stay together
+                out.append(self._generate(end - self.next_frame))
         made = np.concatenate(out) if out else np.zeros(0, np.float32)
         self.sent += len(made)
         return made
 
     def _generate(self, count: int) -> Samples:
-        """Analyse `count` frames, generate, and return the samples that became final."""
-        used = LEAD + count * HOP
-        spectrum = np.fft.rfft(frames(self.buffer[:used], N_FFT, HOP) * hann(N_FFT), axis=-1).astype(
-            np.complex64
-        )
-        self.buffer = self.buffer[count * HOP :]
+        """Analyse up to `count` frames, generate, and return the samples that became final.
+
+        The model takes one cutoff a call, so the frames end where the cutoff changes.
+        """
         number = self.next_frame + np.arange(count)
-        self.next_frame += count
-        delay = self.model.look_ahead
         intact, _ = self.edges.at(self._centre(number))
-        generated, self.state = self.model.run(spectrum, int(number[0]) - delay, intact, self.state)
+        count = int(np.argmax(intact != intact[0])) or count
+        number = number[:count]
+        delay = self.model.look_ahead
+        self.next_frame += count
+        if not self.edges.generates:  # only the delay: channels of one file stay together
+            self.buffer = self.buffer[count * HOP :]
+            return self._finish(np.zeros(count * HOP, np.float32), int(number[0]) - delay)
+        spectrum = frame_spectra(self.buffer[: LEAD + count * HOP])
+        self.buffer = self.buffer[count * HOP :]
+        generated, self.state = self.model.run(spectrum, int(number[0]) - delay, int(intact[0]), self.state)
         delayed = np.concatenate([self.past, spectrum])
         self.past = delayed[count:]
         _, crossover = self.edges.at(self._centre(number - delay))
+        crossover = np.maximum(crossover, intact[0])  # below its cutoff, the model's output means nothing
         added = correction(delayed[:count], generated, crossover)
         added[number < delay] = 0.0
         return self._finish(self._synthesise(added), int(number[0]) - delay)
@@ -114,7 +132,7 @@ class Generator:
         return number * HOP - LEAD + N_FFT // 2
 
     def _synthesise(self, added: npt.NDArray[np.complex64]) -> Samples:
-        """Overlap-add; returns `[frames * hop]` final samples, the first of them at the first frame's start."""
+        """Overlap-add; returns `[frames * hop]` final samples, the first at the first frame's start."""
         blocks = np.fft.irfft(added, n=N_FFT, axis=-1).astype(np.float32) * (hann(N_FFT) / OVERLAP_GAIN)
         signal = overlap_add(blocks, HOP)
         signal[:LEAD] += self.tail
@@ -135,15 +153,15 @@ class Generator:
 
 
 def silence_gate(context: Samples, count: int) -> Samples | None:
-    """0 where the signal is silent for `REACH_CELLS` cells around, 1 elsewhere, linear between; None if 1 throughout.
+    """0 where the signal is silent for `REACH_CELLS` cells around, else 1, linear between; None if all 1.
 
-    Shape: context `[reach + count + reach]` (the samples with their neighbourhood), whole cells, to `[count]`.
+    Shape: context `[reach + count + reach]` (the samples and their neighbourhood), whole cells, to `[count]`.
     """
     reach = CELL * REACH_CELLS
     cells = np.abs(context.reshape(-1, CELL)).max(axis=1) > SILENCE
     if cells.all():
         return None
     window = np.lib.stride_tricks.sliding_window_view(np.pad(cells, REACH_CELLS - 1), 2 * REACH_CELLS - 1)
-    open_cells = window.any(axis=1).astype(np.float32)
+    open_cells = np.asarray(window.any(axis=1), np.float32)
     centres = (np.arange(len(open_cells)) + 0.5) * CELL
     return np.interp(reach + np.arange(count), centres, open_cells).astype(np.float32)

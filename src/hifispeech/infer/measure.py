@@ -18,6 +18,7 @@ from .generator import BINS, EdgeTrack
 RATE = 48000
 LOWEST_CUTOFF_HZ = 1000.0
 SPAN_S = 300
+LEAST_ACTIVE_S = 4.0  # with less signal, a span does not tell of a change (nor does `BandwidthMeter.track`)
 SAME_RATIO = 1.15  # edges of neighbouring spans this close are one and the same
 
 Track = list[tuple[float, Bandwidth]]  # (start_s, bandwidth from there on), the first at 0.0
@@ -32,7 +33,8 @@ def fixed_track(cutoff_hz: float, sample_rate: int) -> Track:
     highest = min(sample_rate, RATE) / 2
     if not LOWEST_CUTOFF_HZ <= cutoff_hz <= highest:
         raise AudioError(
-            f"cutoff_hz={cutoff_hz:g} is outside {LOWEST_CUTOFF_HZ:g}..{highest:g}; leave it out to measure it"
+            f"cutoff_hz={cutoff_hz:g} is outside {LOWEST_CUTOFF_HZ:g}..{highest:g}; "
+            "leave it out to have it measured"
         )
     return [(0.0, Bandwidth(cutoff_hz=cutoff_hz, pass_hz=cutoff_hz, is_full_band=False, is_silent=False))]
 
@@ -43,7 +45,7 @@ def measure(
     channels: int,
     on_progress: Callable[[float], None] | None = None,
 ) -> list[Track]:
-    """Bandwidth over time of every channel of a stream of blocks `[channels, time]`, whatever the block sizes."""
+    """Bandwidth over time of every channel of a stream of blocks `[channels, time]` of any size."""
     span = SPAN_S * sample_rate
     meters = [BandwidthMeter(sample_rate) for _ in range(channels)]
     tracks: list[Track] = [[] for _ in range(channels)]
@@ -66,12 +68,14 @@ def measure(
 
 def _close_span(tracks: list[Track], meters: list[BandwidthMeter], offset_s: float) -> None:
     for track, meter in zip(tracks, meters, strict=True):
+        if track and not track[0][1].is_silent and meter.active_s < LEAST_ACTIVE_S:
+            continue
         for start_s, band in meter.track():
             if not track:
                 track.append((0.0, band))
-            elif track[-1][1].is_silent and len(track) == 1:
+            elif track[-1][1].is_silent:
                 track[0] = (0.0, band)  # leading silence has no bandwidth of its own
-            elif not band.is_silent and not _same(track[-1][1], band):
+            elif not _same(track[-1][1], band):
                 track.append((offset_s + start_s, band))
 
 
@@ -82,8 +86,11 @@ def _same(a: Bandwidth, b: Bandwidth) -> bool:
 
 
 def edge_track(track: Track, sample_rate: int) -> EdgeTrack:
-    """Edges at 48 kHz in bins. The input is kept up to its -6 dB point: attenuated by less than that, it is still closer to
-    the truth than any generated band. The model predicts from where the input is intact."""
+    """Edges at 48 kHz in bins.
+
+    The input is kept up to its -6 dB point: attenuated by less than that, it is still closer to the truth
+    than any generated band. The model predicts from where the input is intact.
+    """
     intact, crossover = [], []
     low_rate = sample_rate < RATE
     for _, band in track:

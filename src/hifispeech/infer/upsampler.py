@@ -1,7 +1,7 @@
 """Upscaling of arrays and files: detect the bandwidth, resample, generate what is missing, write.
 
-A file's way: `io.open_reader -> Resampler -> Generator -> AudioWriter`, block by block, in constant memory; the bandwidth is
-measured in a pass of its own before.
+A file's way: `io.open_reader -> Resampler -> Generator -> AudioWriter`, block by block, in constant memory;
+the bandwidth is measured in a pass of its own before.
 """
 
 import os
@@ -25,7 +25,11 @@ Progress = Callable[[float, float | None], None]
 
 @dataclass(frozen=True)
 class FileReport:
-    """What `Upscaler.process_file` did. `cutoff_hz` and `full_band` have one value a channel (the lowest over time)."""
+    """What `Upscaler.process_file` did.
+
+    `cutoff_hz`, `full_band` and `silent` have one value a channel: the lowest cutoff over time (0 for digital
+    silence), full band throughout, digital silence throughout.
+    """
 
     input: Path
     output: Path
@@ -34,6 +38,7 @@ class FileReport:
     duration_s: float
     cutoff_hz: tuple[float, ...]
     full_band: tuple[bool, ...]
+    silent: tuple[bool, ...]
     peak: float
     samples_over: int
     warnings: tuple[str, ...] = field(default=())
@@ -66,7 +71,7 @@ class Upscaler:
         Raises:
             AudioError: for NaN or infinity, a wrong shape, or a rate or cutoff out of range.
         """
-        check_rate(sample_rate)
+        sample_rate = check_rate(sample_rate)
         signal = check_audio(audio)
         if cutoff_hz is None:
             tracks = measure([signal], sample_rate, len(signal))
@@ -83,7 +88,7 @@ class Upscaler:
         channels: int,
         tracks: list[Track],
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """Upscale blocks `[channels, time]` with known bandwidth tracks, one a channel; yields blocks at 48 kHz."""
+        """Upscale blocks `[channels, time]` with known tracks, one a channel; yields blocks at 48 kHz."""
         resampler = Resampler(sample_rate, RATE, channels)
         edges = [edge_track(track, sample_rate) for track in tracks]
         if not any(edge.generates for edge in edges):
@@ -116,8 +121,8 @@ class Upscaler:
     ) -> FileReport:
         """Upscale a file of any length in constant memory; the format follows the suffix of `output`.
 
-        `on_progress(done_s, total_s)` is called as the work goes on; the total is None where the container does not
-        tell it. Without `encoding` the output keeps the precision of the input where its format can.
+        `on_progress(done_s, total_s)` is called as the work goes on; the total is None where the container
+        does not tell it. Without `encoding` the output keeps the precision of the input where its format can.
 
         Raises:
             AudioError: if the input cannot be read or the output not be written; no partial output is left.
@@ -159,8 +164,9 @@ class Upscaler:
             info.sample_rate,
             info.channels,
             written / RATE,
-            tuple(min(band.cutoff_hz for band in channel) for channel in bands),
+            tuple(min(0.0 if band.is_silent else band.cutoff_hz for band in channel) for channel in bands),
             tuple(all(band.is_full_band for band in channel) for channel in bands),
+            tuple(all(band.is_silent for band in channel) for channel in bands),
             writer.peak,
             writer.samples_over,
             tuple(reader.warnings),
@@ -196,7 +202,7 @@ def split(block: npt.NDArray[np.float32], samples: int = 4 * RATE) -> Iterator[n
 
 
 def progress_by_half(on_progress: Progress | None, total_s: float | None) -> Callable[[float, int], None]:
-    """Report two passes as one: the measuring pass (0) counts as a tenth of the work, the generating pass (1) as the rest."""
+    """Report two passes as one: measuring (0) counts as a tenth of the work, generating (1) as the rest."""
 
     def done(seconds: float, stage: int) -> None:
         if on_progress is None:

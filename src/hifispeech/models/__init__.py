@@ -1,1 +1,3 @@
-"""Models: frozen config dataclasses and networks (PyTorch, extra `train`); the runtime uses their ONNX exports."""
+"""Models: frozen config dataclasses and networks (PyTorch, extra `train`); the runtime uses their ONNX
+exports.
+"""

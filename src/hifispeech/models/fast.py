@@ -1,12 +1,13 @@
 """The default model: a compact causal generator that works per STFT frame and ends in an inverse STFT.
 
-Like the paper's network it is one generator, a sequence encoder followed by a synthesiser, trained end to end; unlike it, the
-synthesiser is not a waveform decoder of 495 GFLOP/s. The encoder (convolution + linear recurrence) predicts, per frame
-and band, the gains of excitations above the cutoff: white noise and the low band translated upwards, both spectrally flat.
-The sum of the excitations, at these gains, is the generated spectrum; phase and fine structure come from the excitations.
+Like the paper's network it is one generator, a sequence encoder followed by a synthesiser, trained end to
+end; unlike it, the synthesiser is not a waveform decoder of 495 GFLOP/s. The encoder (convolution + linear
+recurrence) predicts, per frame and band, the gains of excitations above the cutoff: white noise and the low
+band translated upwards, both spectrally flat. The sum of the excitations, at these gains, is the generated
+spectrum; phase and fine structure come from the excitations.
 
-Everything is relative to a causal running level, so the model is gain-equivariant, and every memory is a named state
-tensor, so that streamed, chunked and whole-file outputs agree.
+Everything is relative to a causal running level, so the model is gain-equivariant, and every memory is a
+named state tensor, so that streamed, chunked and whole-file outputs agree.
 """
 
 from dataclasses import dataclass
@@ -14,18 +15,21 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .layers import ConvBlock, MemoryBlock, decay_of, exponential_average, full_precision
+from .layers import Averager, ConvBlock, MemoryBlock, decay_of, full_precision
 
 POWER_TINY = 1e-30  # keeps logarithms finite; 200 dB below the noise of a 24-bit file
 LN10 = 2.302585092994046
+REFERENCE_BINS = 44  # the 1 kHz below the cutoff to whose level the gains refer
+REFERENCE_OFFSET = 35.0  # added to the reference in the state, so that a state of zeros is silence
 ACTIVE_ENERGY = 1e-13  # energy of a frame (sum of |X|^2) under which it counts as digital silence
 
 
 @dataclass(frozen=True)
 class FastConfig:
-    """Sizes of the default model. Units: frames of `hop / sample_rate` seconds, bins of `sample_rate / n_fft` hertz."""
+    """Sizes of the default model. Units: frames of `hop / sample_rate` seconds, bins of `sample_rate /
+    n_fft` hertz.
+    """
 
     sample_rate: int = 48000
     n_fft: int = 2048
@@ -61,10 +65,14 @@ class FastConfig:
 
 
 def band_centres(config: FastConfig, bands: int) -> Tensor:
-    """Band centres in bins: linear up to 2 kHz, then widening slowly, `[bands]`; the first is 0, the last Nyquist."""
+    """Band centres in bins: linear up to 2 kHz, then widening slowly, `[bands]`; the first is 0, the last
+    Nyquist.
+    """
     position = torch.linspace(0.0, 1.0, bands, dtype=torch.float64)
     knee = 12000.0 / (config.sample_rate / 2) * config.bins
-    warped = torch.expm1(position * torch.log(torch.tensor(1 + config.bins / knee, dtype=torch.float64))) * knee
+    warped = (
+        torch.expm1(position * torch.log(torch.tensor(1 + config.bins / knee, dtype=torch.float64))) * knee
+    )
     return warped / warped[-1] * (config.bins - 1)
 
 
@@ -93,11 +101,24 @@ def log10(power: Tensor) -> Tensor:
     return torch.log10(power.clamp(min=POWER_TINY))
 
 
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """Bins by number (clamped to those there are), for every frame its own or, with index `[1, 1, count]`, the
+    same for all.
+
+    Shape: values `[batch, time, bins]` or `[batch, time, 2, bins]`, index `[batch, time, count]`; the last axis
+    of `values` becomes `count`.
+    """
+    index = index.clamp(0, values.shape[-1] - 1).long().expand(values.shape[0], values.shape[1], -1)
+    if values.ndim == 3:
+        return torch.gather(values, -1, index)
+    return torch.stack([torch.gather(part, -1, index) for part in values.unbind(2)], dim=2)
+
+
 class FastModel(nn.Module):
     """Generator of the band above the cutoff, frame by frame.
 
-    `forward(spectrum, noise, cutoff_bin, *state)` returns `(generated, *state)`. The generated spectrum is late by
-    `look_ahead` frames: output frame `t` belongs to input frame `t - look_ahead`.
+    `forward(spectrum, noise, cutoff_bin, *state)` returns `(generated, *state)`. The generated spectrum is
+    late by `look_ahead` frames: output frame `t` belongs to input frame `t - look_ahead`.
     """
 
     analysis: Tensor
@@ -105,25 +126,30 @@ class FastModel(nn.Module):
     interpolate: Tensor
     level_log_decay: Tensor
     context_log_decay: Tensor
+    memory_log_decay: Tensor
 
     def __init__(self, config: FastConfig | None = None) -> None:
         super().__init__()
         config = config or FastConfig()
         self.config = config
         table = triangles(config, config.analysis_bands)
-        self.register_buffer("analysis", (table / table.sum(1, keepdim=True)).T.contiguous(), persistent=False)
+        self.register_buffer(
+            "analysis", (table / table.sum(1, keepdim=True)).T.contiguous(), persistent=False
+        )
         self.register_buffer("spread", table, persistent=False)
         self.register_buffer("interpolate", triangles(config, config.gain_bands), persistent=False)
         decays = torch.tensor([decay_of(t) for t in (config.level_frames, *config.context_frames)]).log()
         self.register_buffer("level_log_decay", decays[:1], persistent=False)
         self.register_buffer("context_log_decay", torch.cat([decays[1:], decays[-1:]]), persistent=False)
+        memory = torch.tensor([decay_of(t) for t in config.memory_frames], dtype=torch.float64).log()
+        self.register_buffer("memory_log_decay", memory.to(torch.float32), persistent=False)
         scale = 1.0 / config.blocks
         self.embed = nn.Linear(config.features, config.channels)
         self.convs = nn.ModuleList(
             ConvBlock(config.channels, config.kernel, config.expansion, scale) for _ in range(config.blocks)
         )
         self.memories = nn.ModuleList(
-            MemoryBlock(config.channels, config.memory_frames, scale)
+            MemoryBlock(config.channels, len(config.memory_frames), scale)
             for _ in range(config.blocks // config.memory_every)
         )
         self.norm = nn.LayerNorm(config.channels)
@@ -139,7 +165,8 @@ class FastModel(nn.Module):
         groups = len(c.memory_frames)
         return (
             torch.zeros(batch, c.look_ahead, 2, c.bins),
-            torch.ones(batch, c.look_ahead) * 8.0,
+            torch.zeros(batch, c.look_ahead, 2, c.pass_bins),
+            torch.zeros(batch, c.look_ahead, 1),
             torch.zeros(batch, 1, 2),
             torch.zeros(batch, len(c.context_frames) + 1, c.analysis_bands + 1),
             torch.zeros(batch, c.blocks, c.kernel - 1, c.channels),
@@ -148,69 +175,78 @@ class FastModel(nn.Module):
 
     @staticmethod
     def state_names() -> tuple[str, ...]:
-        return ("past_spectrum", "past_cutoff", "level", "context", "conv", "memory")
+        return ("translated", "kept", "reference", "level", "context", "conv", "memory")
 
-    def forward(self, spectrum: Tensor, noise: Tensor, cutoff_bin: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, spectrum: Tensor, noise: Tensor, cutoff_bin: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
         """One chunk of frames.
 
         Shape:
-            spectrum `[batch, time, 2, bins]` (real, imaginary), noise `[time, 2, bins]` with unit mean power, aligned with the
-            output frames, cutoff_bin `[batch, time]` (first bin to generate), state as `initial_state`.
-            Returns generated `[batch, time, 2, bins]` and the new state.
+            spectrum `[batch, time, 2, bins]` (real, imaginary), noise `[time, 2, bins]` with unit mean power,
+            aligned with the output frames, cutoff_bin `[batch, time]` (first bin to generate) or `[1, 1]` for
+            one cutoff throughout, state as `initial_state`.
+            Returns generated `[batch, time, 2, bins]` and the new state. Below the cutoff it means nothing.
         """
-        past_spectrum, past_cutoff, level, context, conv, memory = state
-        power = power_of(spectrum)
-        with full_precision(spectrum.device):
-            features, level, context = self.analyse(power, cutoff_bin, level, context)
-            if self.config.excitation == "predicted":
-                features = torch.cat([features, self.edge_phases(spectrum, cutoff_bin)], dim=-1)
-        hidden, conv, memory = self.encode(features, conv, memory)
-        delayed = torch.cat([past_spectrum, spectrum], dim=1)
-        delayed_cutoff = torch.cat([past_cutoff, cutoff_bin], dim=1)
+        past, (level, context, conv, memory) = state[:3], state[3:]
         time = spectrum.shape[1]
         with full_precision(spectrum.device):
-            generated = self.synthesise(hidden.float(), delayed[:, :time], noise, delayed_cutoff[:, :time])
-        return generated, delayed[:, time:], delayed_cutoff[:, time:], level, context, conv, memory
+            inside = (torch.arange(self.config.bins, device=spectrum.device) < cutoff_bin[..., None]).float()
+            power = power_of(spectrum)
+            kept = power * inside
+            bands = torch.matmul(kept, self.analysis)
+            features, level, context = self.analyse(power, kept, bands, cutoff_bin, level, context)
+            if self.config.excitation == "predicted":
+                features = torch.cat([features, self.edge_phases(spectrum, cutoff_bin)], dim=-1)
+            sources = self.excite(spectrum, power, bands, inside, cutoff_bin)
+        late = [torch.cat([old, new], dim=1) for old, new in zip(past, sources, strict=True)]
+        hidden, conv, memory = self.encode(features, conv, memory)
+        with full_precision(spectrum.device):
+            now = [source[:, :time] for source in late]
+            generated = self.synthesise(hidden.float(), now[0], now[1], now[2], noise, cutoff_bin)
+        return generated, *(source[:, time:] for source in late), level, context, conv, memory
 
     def analyse(
-        self, power: Tensor, cutoff_bin: Tensor, level: Tensor, context: Tensor
+        self, power: Tensor, kept: Tensor, bands: Tensor, cutoff_bin: Tensor, level: Tensor, context: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features relative to the running level: bands, their long averages and floor, the bins at the edge, the cutoff.
+        """Features relative to the running level: bands, their long averages and floor, the bins at the edge,
+        the cutoff.
 
-        Shape: power `[batch, time, bins]` to `[batch, time, features]`.
+        Shape: power and kept (power below the cutoff) `[batch, time, bins]`, bands `[batch, time, bands]` to
+        `[batch, time, features]`.
         """
-        bins = torch.arange(power.shape[-1], device=power.device, dtype=power.dtype)
-        inside = (bins < cutoff_bin[..., None]).to(power.dtype)
-        kept = power * inside
+        c = self.config
         energy = kept.sum(-1, keepdim=True)
         active = (energy > ACTIVE_ENERGY).to(power.dtype)
-        running, level = exponential_average(
-            torch.cat([energy * active, active], -1)[:, :, None], self.level_log_decay, level
+        running, level = Averager.make(self.level_log_decay, power.shape[1])(
+            torch.cat([energy * active, active], -1)[:, :, None], level
         )
         log_level = log10(running[..., 0, :1] / running[..., 0, 1:].clamp(min=1e-9)) - 2.0
 
-        log_bands = log10(torch.matmul(kept, self.analysis))
-        log_bands = torch.maximum(log_bands, log_level - 8.0)
+        log_bands = torch.maximum(log10(bands), log_level - 8.0)
         averages, context = self.averages(log_bands, active, context)
-        position = cutoff_bin[..., None] + torch.arange(self.config.edge_bins, device=power.device) - (
-            self.config.edge_bins - self.config.pass_bins // 2
-        )
-        edge = torch.gather(power, -1, position.clamp(0, self.config.bins - 1).long())
-        edge = log10(edge) - log_level
-        relative = torch.cat([log_bands - log_level, averages - log_level, edge.clamp(-8.0, 4.0)], dim=-1).clamp(-10.0, 10.0)
-        return torch.cat([relative * 0.5, self.embed_cutoff(cutoff_bin)], dim=-1), level, context
+        edge = log10(pick(power, self.around(cutoff_bin, c.pass_bins // 2 - c.edge_bins, c.edge_bins))) - log_level
+        relative = torch.cat([log_bands - log_level, averages - log_level, edge.clamp(-8.0, 4.0)], dim=-1)
+        code = self.embed_cutoff(cutoff_bin).expand(-1, power.shape[1], -1)
+        return torch.cat([relative.clamp(-10.0, 10.0) * 0.5, code], dim=-1), level, context
+
+    @staticmethod
+    def around(cutoff_bin: Tensor, first: int, count: int) -> Tensor:
+        """Bin numbers from `cutoff + first` on. Shape: `[batch, time]` to `[batch, time, count]`."""
+        return cutoff_bin[..., None] + first + torch.arange(count, device=cutoff_bin.device)
 
     def averages(self, log_bands: Tensor, active: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Long averages of the log bands and a soft minimum (power mean of exponent -1/2), frames of silence left out.
+        """Long averages of the log bands and a soft minimum (power mean of exponent -1/2), frames of
+        silence left out.
 
-        Shape: log_bands `[batch, time, bands]`, active `[batch, time, 1]` to `[batch, time, (contexts + 1) * bands]`.
+        Shape: log_bands `[batch, time, bands]`, active `[batch, time, 1]` to `[batch, time, (contexts + 1)
+        * bands]`.
         """
         inverse = torch.exp(-0.5 * LN10 * log_bands)
         values = torch.stack([log_bands] * len(self.config.context_frames) + [inverse], dim=2)
         weight = active[:, :, None].expand(-1, -1, values.shape[2], 1)
-        sums, context = exponential_average(
-            torch.cat([values * weight, weight], -1), self.context_log_decay, context
-        )
+        average = Averager.make(self.context_log_decay, log_bands.shape[1])
+        sums, context = average(torch.cat([values * weight, weight], -1), context)
         means = sums[..., :-1] / sums[..., -1:].clamp(min=1e-9)
         floor = -2.0 * log10(means[:, :, -1:])
         return torch.cat([means[:, :, :-1], floor], dim=2).flatten(2), context
@@ -224,41 +260,48 @@ class FastModel(nn.Module):
     def encode(self, features: Tensor, conv: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Shape: features `[batch, time, features]` to hidden `[batch, time, channels]`; states updated."""
         x = self.embed(features)
+        average = Averager.make(self.memory_log_decay, x.shape[1])
         convs, memories = [], []
         for i, block in enumerate(self.convs):
             x, new = block(x, conv[:, i])
             convs.append(new)
             if (i + 1) % self.config.memory_every == 0:
                 j = len(memories)
-                x, new = self.memories[j](x, memory[:, j])
+                x, new = self.memories[j](x, average, memory[:, j])
                 memories.append(new)
         return self.norm(x), torch.stack(convs, dim=1), torch.stack(memories, dim=1)
 
-    def synthesise(self, hidden: Tensor, spectrum: Tensor, noise: Tensor, cutoff_bin: Tensor) -> Tensor:
-        """Excitations at the predicted gains. Shapes as in `forward`; `spectrum` and `cutoff_bin` are the delayed ones."""
+    def synthesise(
+        self, hidden: Tensor, translated: Tensor, kept: Tensor, reference: Tensor, noise: Tensor, cutoff_bin: Tensor
+    ) -> Tensor:
+        """Excitations at the predicted gains, and the share of the input that is kept just above the cutoff.
+
+        Shape: hidden `[batch, time, channels]`, the (delayed) results of `excite`, the rest as in `forward`.
+        """
         c = self.config
-        controls = self.head(hidden).float()
-        gains, keep = controls.split([2 * c.gain_bands, c.pass_bins], dim=-1)
-        gains = torch.matmul(gains.unflatten(-1, (2, c.gain_bands)), self.interpolate)
-        power = power_of(spectrum)
-        translated, keep_index, reference = self.excite(spectrum, power, cutoff_bin)
-        if self.config.excitation == "predicted":
+        gains, keep = self.head(hidden).float().split([2 * c.gain_bands, c.pass_bins], dim=-1)
+        logs = (4.0 * gains.unflatten(-1, (2, c.gain_bands))).clamp(-24.0, 12.0)
+        logs = logs + reference[..., None] - REFERENCE_OFFSET
+        amplitude = torch.exp(torch.matmul(logs, self.interpolate))
+        if c.excitation == "predicted":
             noise, translated = self.turn(hidden, translated), torch.zeros_like(translated)
-        amplitude = torch.exp((4.0 * gains).clamp(-24.0, 12.0) + reference[..., None])
-        keep = F.pad(torch.sigmoid(4.0 * keep + 2.0), (0, 1))
-        kept = spectrum * torch.gather(keep, -1, keep_index)[:, :, None]
-        return amplitude[:, :, :1] * noise + amplitude[:, :, 1:] * translated + kept
+        generated = amplitude[:, :, :1] * noise + amplitude[:, :, 1:] * translated
+        kept = kept * torch.sigmoid(4.0 * keep + 2.0)[:, :, None]
+        position = self.around(cutoff_bin, 0, c.pass_bins).clamp(max=c.bins - 1).long()
+        return generated.scatter_add(-1, position[:, :, None].expand(kept.shape), kept)
 
     def edge_phases(self, spectrum: Tensor, cutoff_bin: Tensor) -> Tensor:
-        """Directions of the bins below the edge (variant "predicted"). Shape: `[batch, time, 2 * edge_bins]`."""
-        position = cutoff_bin[..., None] - 1 - torch.arange(self.config.edge_bins, device=spectrum.device)
-        index = position.clamp(min=0).long()[:, :, None].expand(-1, -1, 2, -1)
-        return self.direction(torch.gather(spectrum, -1, index)).flatten(2)
+        """Directions of the bins below the edge (variant "predicted"). Shape: `[batch, time, 2 *
+        edge_bins]`.
+        """
+        return self.direction(pick(spectrum, self.around(cutoff_bin, -self.config.edge_bins, self.config.edge_bins))).flatten(2)
 
     def turn(self, hidden: Tensor, translated: Tensor) -> Tensor:
-        """Predicted phase (variant "predicted"): that of the translated band, turned by what the network says.
+        """Predicted phase (variant "predicted"): that of the translated band, turned by what the network
+        says.
 
-        Shape: hidden `[batch, time, channels]`, translated `[batch, time, 2, bins]`; unit vectors of that shape.
+        Shape: hidden `[batch, time, channels]`, translated `[batch, time, 2, bins]`; unit vectors of that
+        shape.
         """
         angle = self.direction(self.phase(hidden).unflatten(-1, (2, self.config.bins)))
         base = self.direction(translated)
@@ -271,34 +314,29 @@ class FastModel(nn.Module):
         """Unit vectors. Shape: `[batch, time, 2, bins]` kept."""
         return vector * torch.rsqrt(power_of(vector).clamp(min=POWER_TINY))[:, :, None]
 
-    def excite(self, spectrum: Tensor, power: Tensor, cutoff_bin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The translated low band, whitened; where the input itself is kept; the reference log-amplitude at the edge.
+    def excite(
+        self, spectrum: Tensor, power: Tensor, bands: Tensor, inside: Tensor, cutoff_bin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the generated band is made of: the translated low band, whitened; the input just above the
+        cutoff; the log-amplitude just below it, to which gains refer.
 
-        The shift is a multiple of `n_fft / hop` bins, so that a translated partial advances its phase from frame to
-        frame as a real one would.
+        The shift is a multiple of `n_fft / hop` bins, so that a translated partial advances its phase from
+        frame to frame as a real one would.
 
-        Shape: translated `[batch, time, 2, bins]`, keep_index `[batch, time, bins]`, reference `[batch, time, 1]`.
+        Shape: `[batch, time, 2, bins]`, `[batch, time, 2, pass_bins]`, `[batch, time, 1]`.
         """
         c = self.config
-        bins = torch.arange(c.bins, device=power.device, dtype=power.dtype)
-        cutoff = cutoff_bin[..., None]
-        inside = (bins < cutoff).to(power.dtype)
-        smooth = self.envelope(power * inside) / self.envelope(inside).clamp(min=1e-3)
+        filled = torch.matmul(torch.matmul(inside, self.analysis), self.spread).clamp(min=1e-3)
+        smooth = torch.matmul(bands, self.spread) / filled
         white = spectrum * torch.rsqrt(smooth.clamp(min=POWER_TINY))[:, :, None]
         grid = float(c.n_fft // c.hop)
+        cutoff = cutoff_bin[..., None]
         shift = torch.floor(cutoff * c.source_share / grid).clamp(min=1.0) * grid
+        bins = torch.arange(c.bins, device=power.device, dtype=power.dtype)
         above = (bins - cutoff).clamp(min=0.0)
-        source = (bins - shift * (1.0 + torch.floor(above / shift))).clamp(min=0.0)
-        index = source.long()
-        moved = [torch.gather(part, -1, index) for part in white.unbind(2)]
-        translated = torch.stack(moved, dim=2) * (1.0 - inside)[:, :, None]
-        offset = bins - cutoff
-        outside_keep = (offset < 0) | (offset >= c.pass_bins)
-        keep_index = torch.where(outside_keep, torch.full_like(offset, float(c.pass_bins)), offset).long()
-        near = inside * (bins >= cutoff - 44.0).to(power.dtype)
-        log_near = (torch.log(power.clamp(min=POWER_TINY)) * near).sum(-1, keepdim=True) / near.sum(-1, keepdim=True)
-        return translated, keep_index, 0.5 * log_near
-
-    def envelope(self, power: Tensor) -> Tensor:
-        """Power smoothed over bins: band means, interpolated back. Shape: `[batch, time, bins]` kept."""
-        return torch.matmul(torch.matmul(power, self.analysis), self.spread)
+        translated = pick(white, bins - shift * (1.0 + torch.floor(above / shift)))
+        position = self.around(cutoff_bin, 0, c.pass_bins)
+        kept = pick(spectrum, position) * (position < c.bins).to(power.dtype)[:, :, None]
+        near = pick(power, self.around(cutoff_bin, -REFERENCE_BINS, REFERENCE_BINS))
+        reference = 0.5 * torch.log(near.clamp(min=POWER_TINY)).mean(-1, keepdim=True) + REFERENCE_OFFSET
+        return translated, kept, reference

@@ -1,6 +1,9 @@
-"""Causal building blocks whose whole memory is an explicit tensor, so that any partition in time gives the same numbers."""
+"""Causal building blocks whose whole memory is an explicit tensor, so that any partition in time gives the
+same numbers.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +16,43 @@ def decay_of(time_constant_frames: float) -> float:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """No autocast inside: log-spectra and running averages do not survive bfloat16. Nothing to do in an exported graph."""
+    """No autocast inside: log-spectra and running averages do not survive bfloat16. Nothing to do in an
+    exported graph.
+    """
     if torch.compiler.is_exporting() or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
-def exponential_average(values: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Recursive average `y[t] = a y[t-1] + (1 - a) x[t]`, computed for all frames at once as one matrix product.
+class Averager(NamedTuple):
+    """Recursive averages `y[t] = a y[t-1] + (1 - a) x[t]` of a chunk of frames as one matrix product.
 
-    The lower-triangular Toeplitz matrix of the impulse response replaces the recursion: it trains and exports as plain
-    matrix products, and the state keeps it exact over any chunk length.
+    The lower-triangular Toeplitz matrix of the impulse response replaces the recursion: it trains and exports
+    as plain matrix products, and the state keeps it exact over any chunk length.
 
-    Shape:
-        values `[batch, time, groups, width]`, log_decay `[groups]` (natural log of the decay per frame),
-        state `[batch, groups, width]`; returns the averages in the shape of `values` and the new state.
+    Shape: kernel `[groups, time, time]`, carry `[groups, time, 1]` (how the state before the chunk decays).
     """
-    time = values.shape[1]
-    index = torch.arange(time, device=values.device, dtype=values.dtype)
-    lag = index[:, None] - index[None, :]
-    kernel = torch.exp(log_decay[:, None, None] * lag.clamp(min=0.0)) * (lag >= 0).to(values.dtype)
-    kernel = kernel * (1.0 - torch.exp(log_decay))[:, None, None]
-    with full_precision(values.device):
-        driven = torch.matmul(kernel, values.transpose(1, 2))
-    carried = torch.exp(log_decay[:, None] * (index + 1.0))[None, :, :, None] * state[:, :, None, :]
-    averages = (driven + carried).transpose(1, 2)
-    return averages, averages[:, -1]
+
+    kernel: Tensor
+    carry: Tensor
+
+    @classmethod
+    def make(cls, log_decay: Tensor, time: int) -> "Averager":
+        """Shape: log_decay `[groups]`, the natural logarithm of the decay `a` per frame."""
+        index = torch.arange(time, device=log_decay.device, dtype=log_decay.dtype)
+        lag = index[:, None] - index[None, :]
+        kernel = torch.exp(log_decay[:, None, None] * lag.clamp(min=0.0)) * (lag >= 0).to(log_decay.dtype)
+        kernel = kernel * (1.0 - torch.exp(log_decay))[:, None, None]
+        return cls(kernel, torch.exp(log_decay[:, None] * (index + 1.0))[:, :, None])
+
+    def __call__(self, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape: values `[batch, time, groups, width]`, state `[batch, groups, width]`; the averages and the new
+        state in these shapes.
+        """
+        with full_precision(values.device):
+            driven = torch.matmul(self.kernel, values.transpose(1, 2))
+        averages = (driven + self.carry * state[:, :, None, :]).transpose(1, 2)
+        return averages, averages[:, -1]
 
 
 class ConvBlock(nn.Module):
@@ -63,30 +77,24 @@ class ConvBlock(nn.Module):
 class MemoryBlock(nn.Module):
     """Long context: groups of channels are averaged over fixed time constants and mixed back through a gate.
 
-    It stands where the paper's encoder has gated attention and a recurrent memory (FSMN): a linear recurrence sees
-    seconds of causal context for the price of two small matrix products.
+    It stands where the paper's encoder has gated attention and a recurrent memory (FSMN): a linear recurrence
+    sees seconds of causal context for the price of two small matrix products.
     """
 
-    log_decay: Tensor
-
-    def __init__(self, channels: int, time_constants_frames: tuple[float, ...], layer_scale: float) -> None:
+    def __init__(self, channels: int, groups: int, layer_scale: float) -> None:
         super().__init__()
-        if channels % len(time_constants_frames):
-            raise ValueError(
-                f"channels={channels} is not a multiple of the {len(time_constants_frames)} time constants"
-            )
+        if channels % groups:
+            raise ValueError(f"channels={channels} is not a multiple of the {groups} time constants")
+        self.groups = groups
         self.norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, 2 * channels)
         self.out = nn.Linear(channels, channels)
         self.scale = nn.Parameter(torch.full((channels,), layer_scale))
-        decays = torch.tensor([decay_of(tau) for tau in time_constants_frames], dtype=torch.float64)
-        self.register_buffer("log_decay", decays.log().to(torch.float32), persistent=False)
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape: x `[batch, time, channels]`, state `[batch, groups, channels // groups]`; returns both updated."""
+    def forward(self, x: Tensor, average: Averager, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape: x `[batch, time, channels]`, state `[batch, groups, channels // groups]`; both updated."""
         value, gate = self.project(self.norm(x)).chunk(2, dim=-1)
-        groups = self.log_decay.shape[0]
-        grouped = value.unflatten(-1, (groups, value.shape[-1] // groups))
-        averages, state = exponential_average(grouped.float(), self.log_decay, state)
+        grouped = value.unflatten(-1, (self.groups, value.shape[-1] // self.groups))
+        averages, state = average(grouped.float(), state)
         y = self.out(averages.flatten(-2).to(value.dtype) * F.silu(gate))
         return x + self.scale * y, state

@@ -20,6 +20,8 @@ from torch import Tensor
 from hifispeech.errors import ModelError
 from hifispeech.models.artefact import config_to_dict, load_artefact
 
+from .config import CONFIGS
+
 FORMAT = 1
 LAST, BEST = "last.pt", "best.safetensors"
 
@@ -100,7 +102,7 @@ def _checkpoint_weights(path: Path, config: Any) -> Weights:
             raise ModelError(f"{path} holds no configuration; pass the one it was trained with (--config)")
         values = config_to_dict(config)
     card = json.loads(state["card"]) if "card" in state else {"steps": state["step"]}
-    return Weights(values["task"], values["model"], state["averaged"], card)
+    return Weights(CONFIGS[values["task"]].kind, values["model"], state["averaged"], card)
 
 
 def side_file(folder: Path, name: str, step: int) -> Path:

@@ -7,7 +7,7 @@ results lie, the device and the time limit are options of the command.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hifispeech.models.artefact import config_from_dict
 from hifispeech.models.fast import FastConfig
@@ -52,6 +52,7 @@ class GanOptimiserConfig:
 class FastTrainConfig:
     """A run of the default model. `batch_size` is that of all processes together."""
 
+    kind: ClassVar[str] = "fast"  # of the model's files
     task: Literal["fast"] = "fast"
     seed: int = 1
     batch_size: int = 12
@@ -70,8 +71,11 @@ class FastTrainConfig:
 
 @dataclass(frozen=True)
 class FastGanTrainConfig(FastTrainConfig):
-    """An adversarial run of the default model, after one of `fast`: the same batches, and the paper's losses on the
-    last `wave_frames` frames of each segment beside the frame losses."""
+    """An adversarial run of the default model, after one of `fast`.
+
+    The same batches, and the paper's losses on the last `wave_frames` frames of each segment beside the frame
+    losses.
+    """
 
     task: Literal["fast_gan"] = "fast_gan"  # type: ignore[assignment]
     wave_frames: int = 64
@@ -101,6 +105,7 @@ class HiFiSRTrainConfig:
     train alone for `discriminator_warm_up` steps first.
     """
 
+    kind: ClassVar[str] = "hifisr"
     task: Literal["hifisr"] = "hifisr"
     seed: int = 1
     batch_size: int = 16
@@ -123,7 +128,11 @@ class HiFiSRTrainConfig:
 
 TrainConfig = FastTrainConfig | HiFiSRTrainConfig
 
-CONFIGS: dict[str, type[TrainConfig]] = {"fast": FastTrainConfig, "fast_gan": FastGanTrainConfig, "hifisr": HiFiSRTrainConfig}
+CONFIGS: dict[str, type[TrainConfig]] = {
+    "fast": FastTrainConfig,
+    "fast_gan": FastGanTrainConfig,
+    "hifisr": HiFiSRTrainConfig,
+}
 
 
 def parse(values: Mapping[str, Any]) -> TrainConfig:

@@ -32,10 +32,12 @@ class Clip:
     def usable_hz(self) -> float:
         """Up to where the recording may serve as a target: its edge less the slope of its filter.
 
-        A lossy file counts to 15.4 kHz at most: encoders drop the band above 16 kHz from frame to frame.
+        From 23 kHz on it is whole. Otherwise 19.3 kHz at most, as converters and encoders of 44.1 kHz sound
+        cut at 20 kHz; 15.4 kHz where it is lossy: encoders drop the band above 16 kHz from frame to frame.
         """
-        usable = 0.95 * self.bandwidth_hz
-        return usable if self.lossless else min(usable, 15400.0)
+        if self.lossless and self.bandwidth_hz >= 23000.0:
+            return SAMPLE_RATE / 2
+        return min(0.95 * self.bandwidth_hz, 19300.0 if self.lossless else 15400.0)
 
 
 def read_clips(folder: Path) -> list[Clip]:

@@ -46,7 +46,8 @@ def export(weights: Weights, path: Path, *, force: bool = False) -> Path:
 
 
 def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None) -> Path:
-    """Write `model` as ONNX with dynamic time; every memory is an input `state_*` and an output `next_*`.
+    """Write `model` as ONNX with dynamic time, batch 1 and one cutoff per call; every memory is an input
+    `state_*` and an output `next_*`.
 
     `card` (training data, licence, steps) is stored in the file's metadata beside the configuration.
     """
@@ -55,7 +56,7 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
     model = model.eval()
     time, bins = 16, model.config.bins
     state = model.initial_state(1)
-    inputs = (torch.randn(1, time, 2, bins), torch.randn(time, 2, bins), torch.full((1, time), 170.0), *state)
+    inputs = (torch.randn(1, time, 2, bins), torch.randn(time, 2, bins), torch.full((1, 1), 170.0), *state)
     names = model.state_names()
     frames = torch.export.Dim("frames", min=1, max=65536)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -65,15 +66,15 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
             model,
             inputs,
             dynamo=True,
-            dynamic_shapes=({1: frames}, {0: frames}, {1: frames}, tuple({} for _ in state)),
+            dynamic_shapes=({1: frames}, {0: frames}, {}, tuple({} for _ in state)),
             input_names=["spectrum", "noise", "cutoff_bin", *(STATE_PREFIX + n for n in names)],
             output_names=["generated", *("next_" + n for n in names)],
-            opset_version=18,
+            opset_version=20,
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
-    meta = {"format": 1, "model": config_to_dict(model.config), "card": card or {}}
+    meta = {"format": 2, "model": config_to_dict(model.config), "card": card or {}}
     onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta)})
     temporary = path.with_suffix(".tmp")
     onnx.save_model(proto, temporary)

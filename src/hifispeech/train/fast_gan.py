@@ -55,7 +55,8 @@ class FastGanTask(FastTask):
         objective = self.config.adversarial.objective
 
         def judged(module: nn.Module, item: Made) -> tuple[Tensor, Parts]:
-            return discriminator_loss(*judge(module, item.truth, item.wave.detach()), objective)
+            real, fake = judge(module, item.truth, item.wave.detach())
+            return discriminator_loss(real, fake, objective)
 
         parts = updates.update(ADVERSARY, judged, made)
         parts["discriminator/loss"] = parts.pop("loss")
@@ -66,7 +67,9 @@ class FastGanTask(FastTask):
         def loss(module: nn.Module, item: tuple[Batch, Made | None]) -> tuple[Tensor, Parts]:
             batch, own = item
             own = self.make(module, batch) if own is None else own
-            frames, frame_parts = frame_losses(own.frames, own.target, own.mask, self.config.loss, updates.shared)
+            frames, frame_parts = frame_losses(
+                own.frames, own.target, own.mask, self.config.loss, updates.shared
+            )
             waves, wave_parts = self.criterion(adversary, own.wave, own.truth)
             return self.config.frame_weight * frames + waves, frame_parts | wave_parts
 

@@ -22,8 +22,10 @@ Shared = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FrameLossConfig:
-    """Weights of the log-spectral distance, of the pooled log-power distances (`(frames, bins)` each) and of the
-    phase distances (for a model that predicts phases)."""
+    """Weights of the log-spectral distance and of the pooled log-power distances (`(frames, bins)` each).
+
+    `phase` weighs the phase distances, for a model that predicts phases.
+    """
 
     lsd: float = 1.0
     pools: tuple[tuple[int, int], ...] = ((1, 12), (6, 24))
@@ -78,7 +80,10 @@ def phase_distance(generated: Tensor, target: Tensor, mask: Tensor, shared: Shar
     """
 
     def angle(x: Tensor) -> Tensor:
-        return torch.atan2(x[:, :, 1], x[:, :, 0])
+        power = power_of(x).detach()
+        counts = (mask > 0) & (power > 1e-16)  # atan2 has no gradient at zero, and a wild one near it
+        unit = x * torch.rsqrt(power.clamp(min=1e-16))[:, :, None]
+        return torch.atan2(torch.where(counts, unit[:, :, 1], 0.0), torch.where(counts, unit[:, :, 0], 1.0))
 
     error = (angle(generated) - angle(target)) * mask
     total = error.new_zeros(())

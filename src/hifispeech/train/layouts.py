@@ -170,7 +170,8 @@ def assign_splits(
 ) -> dict[str, str]:
     """A split per speaker: what is given stays; of the others, `valid` or else a `share` of them validate.
 
-    Without names, every `1 / share`-th speaker by name is held out, at least one of two or more.
+    Without names, every `1 / share`-th speaker by name is held out, at least one of two or more; none where
+    the corpus or the list gives splits of its own.
 
     Raises:
         ValueError: a name in `valid` is no speaker.
@@ -183,7 +184,7 @@ def assign_splits(
             f"--valid-speakers {sorted(unknown)[0]}: no such speaker; have {', '.join(sorted(known))}"
         )
     open_names = sorted(name for name, split in known.items() if split is None)
-    if not valid and "valid" not in known.values() and len(open_names) > 1:
+    if not valid and len(open_names) > 1 and not any(known.values()):  # a split that is given stays whole
         every = max(2, round(1 / share))
         wanted = set(open_names[every - 1 :: every]) or {open_names[-1]}
     return {name: "valid" if name in wanted else split or "train" for name, split in known.items()}

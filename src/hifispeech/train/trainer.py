@@ -291,16 +291,24 @@ class Trainer:
     # --- checkpoints
 
     def start_from(self, weights: Weights) -> None:
-        """Begin a new run with the given weights.
+        """Begin a new run with the given weights; discriminators train alone for their warm-up.
 
         Raises:
             ModelError: if they are of another kind of model, or do not fit the configuration.
         """
         config = self.task.config
-        if weights.kind != config.task:
-            raise ModelError(f"the weights are of a {weights.kind!r} model, the config is of {config.task!r}")
+        if weights.kind != config.kind:
+            raise ModelError(f"the weights are of a {weights.kind!r} model, the config is of {config.kind!r}")
+        own = config_to_dict(config.model)
+        if other := [key for key in own if weights.config.get(key) != own[key]]:
+            raise ModelError(
+                f"the weights are of a model with {other[0]}={weights.config.get(other[0])}, the config has "
+                f"{own[other[0]]}; set model.{other[0]} in the config"
+            )
         load_strict(self.task.networks[KEPT], weights.tensors, "--init-from")
         self.averaged = _copy(self.task.networks[KEPT])
+        if len(self.networks) > 1:  # new discriminators would spoil a trained generator
+            self.frozen_until = config.discriminator_warm_up
 
     def save(self) -> None:
         """Write `last.pt` and the other networks beside it; a crash leaves the previous ones whole."""
@@ -337,7 +345,7 @@ class Trainer:
             config = self.task.config
             notes = {"card": json.dumps(self.card())}
             save_artefact(
-                self.folder / BEST, config.task, config.model, self.averaged, notes=notes, force=True
+                self.folder / BEST, config.kind, config.model, self.averaged, notes=notes, force=True
             )
         self.fabric.barrier()
 

@@ -1,0 +1,89 @@
+"""Put the measured tables into README.md and the model card, from what quality.py and speed.py wrote.
+
+python benchmarks/readme.py
+"""
+
+import csv
+import re
+import sys
+from collections import defaultdict
+
+import report
+
+PAGES = report.ROOT / "docs" / "benchmarks"
+SYSTEMS = {"fast": "hifispeech", "resample": "plain resampling", "mirror": "spectral mirroring"}
+
+
+def main() -> int:
+    readme = report.ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    text = between(text, "picture", ["![Input, output and truth](docs/benchmarks/quality-fricatives.png)"])
+    text = between(text, "quality", quality())
+    text = between(text, "speed", speed())
+    readme.write_text(text, encoding="utf-8")
+    card = report.ROOT / "src" / "hifispeech" / "weights" / "fast.md"
+    card.write_text(between(card.read_text(encoding="utf-8"), "quality", quality()[:-2]), encoding="utf-8")
+    return 0
+
+
+def between(text: str, name: str, lines: list[str]) -> str:
+    """Replace what stands between the markers of `name`.
+
+    Raises:
+        ValueError: if the README has no such markers.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"README.md has no {begin} ... {end}; put the markers back")
+    body = "\n".join(lines)
+    return re.sub(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{body}\n{end}", text, flags=re.S
+    )
+
+
+def quality() -> list[str]:
+    """LSD and ViSQOL per input rate on the speech set, means over clips."""
+    sums: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with (PAGES / "quality.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["set"] != "ravdess_speech" or row["system"] not in SYSTEMS:
+                continue
+            for name in ("lsd", "visqol"):
+                if row[name]:
+                    sums[row["system"], int(row["rate"])][name].append(float(row[name]))
+    rates = sorted({rate for _, rate in sums})
+    rows = []
+    for system, label in SYSTEMS.items():
+        cells = []
+        for rate in rates:
+            lsd, visqol = (sums[system, rate][name] for name in ("lsd", "visqol"))
+            second = f" / {sum(visqol) / len(visqol):.2f}" if visqol else ""
+            cells.append(f"{sum(lsd) / len(lsd):.2f}{second}")
+        rows.append([label, *cells])
+    return [
+        "LSD (protocol P1, lower is better) / ViSQOL (48 kHz audio mode, higher is better) by input rate, on",
+        "RAVDESS speech: 24 speakers, none of them trained on.",
+        "",
+        *report.table(["", *(f"{rate / 1000:g} kHz" for rate in rates)], rows),
+        "",
+        "How it was measured, song, low and high band, pictures: [quality](docs/benchmarks/quality.md).",
+    ]
+
+
+def speed() -> list[str]:
+    """The first two tables of the speed page."""
+    page = (PAGES / "speed.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n)+", page, flags=re.M)
+    origin = [line.lstrip("- ") for line in page.splitlines() if line.startswith(("- commit", "- CPU"))]
+    return [
+        *tables[0].splitlines(),
+        "",
+        *tables[1].splitlines(),
+        "",
+        f"Ten seconds of 16 kHz speech; {'; '.join(origin)}.",
+        "More, with memory: [speed](docs/benchmarks/speed.md).",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
