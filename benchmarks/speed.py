@@ -175,6 +175,7 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int) ->
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(repeats + 1):
         for name, run in candidates.items():
+            time.sleep(0.1)  # lets the thread pool of the one before stop spinning
             started = time.perf_counter()
             run()
             if round_:  # the first is the warm-up

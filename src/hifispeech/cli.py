@@ -296,7 +296,7 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
         if as_json:
             typer.echo(json.dumps({"name": name, **card}))
         else:
-            print_table(name, {key.replace("_", " "): value for key, value in card.items()})
+            print_table(name, {key.replace("_", " "): card[key] for key in card if key != "data"})
 
 
 app.add_typer(hifispeech.cli_train.app)

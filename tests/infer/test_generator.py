@@ -73,13 +73,23 @@ def test_digital_silence_inside_a_signal_stays_silent(model: FrameModel, synthet
     assert np.abs(out - audio)[:30000].max() > 1e-3
 
 
-def test_leading_silence_only_delays(model: FrameModel, synthetic_speech) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("frames", [40, 1000])
+def test_leading_silence_only_delays(model: FrameModel, synthetic_speech, frames: int) -> None:  # type: ignore[no-untyped-def]
     """Digital silence does not move the model's memory: the gains after it are those of a fresh start."""
     audio = narrow_speech(synthetic_speech, 1.0)
-    delay = 512 * 40
+    delay = 512 * frames
     plain = run(model, audio, [len(audio)])
     late = run(model, np.concatenate([np.zeros(delay, np.float32), audio]), [len(audio)])
     levels = [np.log10(np.mean(np.abs(stft(x[-len(audio) :]))[20:, EDGE + 4 :] ** 2)) for x in (plain, late)]
+    assert abs(levels[0] - levels[1]) < 0.05
+
+
+def test_silence_between_words_is_forgotten_however_long(model: FrameModel, synthetic_speech) -> None:  # type: ignore[no-untyped-def]
+    audio = narrow_speech(synthetic_speech, 1.0)
+    levels = []
+    for pause in (512 * 20, 512 * 1000):
+        out = run(model, np.concatenate([audio, np.zeros(pause, np.float32), audio]), [7000])
+        levels.append(np.log10(np.mean(np.abs(stft(out[-len(audio) :]))[4:, EDGE + 4 :] ** 2)))
     assert abs(levels[0] - levels[1]) < 0.05
 
 

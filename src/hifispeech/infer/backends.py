@@ -31,11 +31,6 @@ LOAD_ERRORS = (
 State = list[npt.NDArray[np.float32]]
 
 
-def packaged_models() -> tuple[str, ...]:
-    """Names of the models inside the package."""
-    return PACKAGED
-
-
 def read_model(model: str | Path) -> bytes:
     """The ONNX file of a packaged model's name, or of a path.
 
@@ -108,6 +103,9 @@ class FrameModel:
         providers = execution_providers(device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry(
+            "session.set_denormal_as_zero", "1"
+        )  # decaying memories slow down else
         if threads is not None:
             options.intra_op_num_threads = threads
         content = read_model(model)
@@ -140,9 +138,9 @@ class FrameModel:
         """Generate the frames that belong to input frames `look_ahead` earlier.
 
         Shape:
-            spectrum `[time, bins]`; the first bin to generate is `cutoff_bin`, for all frames; `first_output` is
-            the absolute number of the first output frame (it picks the noise). Returns `[time, bins]` and the
-            new state.
+            spectrum `[time, bins]`; the first bin to generate is `cutoff_bin`, for all frames;
+            `first_output` is the absolute number of the first output frame (it picks the noise). Returns
+            `[time, bins]` and the new state.
         """
         time = len(spectrum)
         table = noise_frames()

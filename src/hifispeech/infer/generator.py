@@ -63,6 +63,7 @@ class Generator:
         self.pending = np.zeros(0, np.float32)  # input samples whose output is not final yet
         self.tail = np.zeros(LEAD, np.float32)  # overlap-add of frames that later frames still add to
         self.past = np.zeros((model.look_ahead, BINS), np.complex64)
+        self.silent = np.ones(model.look_ahead, bool)  # whether those frames are digital silence
         self.next_frame = (
             0  # number of the next frame to analyse; it starts at sample next_frame * HOP - LEAD
         )
@@ -105,22 +106,28 @@ class Generator:
     def _generate(self, count: int) -> Samples:
         """Analyse up to `count` frames, generate, and return the samples that became final.
 
-        The model takes one cutoff a call, so the frames end where the cutoff changes.
+        The model takes one cutoff a call and is spared silence: the frames end where either changes. However
+        long silence lasts, the model's memory is that of the signal before.
         """
-        number = self.next_frame + np.arange(count)
-        intact, _ = self.edges.at(self._centre(number))
-        count = int(np.argmax(intact != intact[0])) or count
-        number = number[:count]
         delay = self.model.look_ahead
-        self.next_frame += count
+        number = self.next_frame + np.arange(count)
         if not self.edges.generates:  # only the delay: channels of one file stay together
+            self.next_frame += count
             self.buffer = self.buffer[count * HOP :]
             return self._finish(np.zeros(count * HOP, np.float32), int(number[0]) - delay)
+        intact, _ = self.edges.at(self._centre(number))
+        silent = np.concatenate([self.silent, silent_frames(self.buffer[: LEAD + count * HOP])])
+        idle = all_of_last(silent, delay + 1)  # the frame whose output is due is silent, too
+        count = int(np.argmax((intact != intact[0]) | (idle != idle[0]))) or count
+        number, self.silent = number[:count], silent[count : count + delay]
+        self.next_frame += count
         spectrum = frame_spectra(self.buffer[: LEAD + count * HOP])
         self.buffer = self.buffer[count * HOP :]
-        generated, self.state = self.model.run(spectrum, int(number[0]) - delay, int(intact[0]), self.state)
         delayed = np.concatenate([self.past, spectrum])
         self.past = delayed[count:]
+        if idle[0]:
+            return self._finish(self._synthesise(np.zeros_like(spectrum)), int(number[0]) - delay)
+        generated, self.state = self.model.run(spectrum, int(number[0]) - delay, int(intact[0]), self.state)
         _, crossover = self.edges.at(self._centre(number - delay))
         crossover = np.maximum(crossover, intact[0])  # below its cutoff, the model's output means nothing
         added = correction(delayed[:count], generated, crossover)
@@ -150,6 +157,17 @@ class Generator:
         self.before = context[count : count + reach]
         gate = silence_gate(context, count)
         return own + high if gate is None else own + high * gate
+
+
+def silent_frames(audio: Samples) -> npt.NDArray[np.bool_]:
+    """Which whole frames are digital silence. Shape: `[time]`, whole hops, to `[frames]`."""
+    hops = np.abs(audio.reshape(-1, HOP)).max(axis=1) <= SILENCE
+    return all_of_last(hops, N_FFT // HOP)
+
+
+def all_of_last(flags: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
+    """Whether a flag and the `count - 1` before it are set. Shape: `[time]` to `[time - count + 1]`."""
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(flags, count).all(axis=1))
 
 
 def silence_gate(context: Samples, count: int) -> Samples | None:

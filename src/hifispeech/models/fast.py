@@ -20,6 +20,7 @@ from .layers import Averager, ConvBlock, MemoryBlock, decay_of, full_precision
 
 POWER_TINY = 1e-30  # keeps logarithms finite; 200 dB below the noise of a 24-bit file
 LN10 = 2.302585092994046
+LOWEST_BIN = 5  # what lies below 117 Hz, offset and mains hum, is not heard
 REFERENCE_BINS = 44  # the 1 kHz below the cutoff to whose level the gains refer
 REFERENCE_OFFSET = 35.0  # added to the reference in the state, so that a state of zeros is silence
 ACTIVE_ENERGY = 1e-13  # energy of a frame (sum of |X|^2) under which it counts as digital silence
@@ -102,11 +103,11 @@ def log10(power: Tensor) -> Tensor:
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:
-    """Bins by number (clamped to those there are), for every frame its own or, with index `[1, 1, count]`, the
-    same for all.
+    """Bins by number (clamped to those there are), for every frame its own or, with index `[1, 1, count]`,
+    the same for all.
 
-    Shape: values `[batch, time, bins]` or `[batch, time, 2, bins]`, index `[batch, time, count]`; the last axis
-    of `values` becomes `count`.
+    Shape: values `[batch, time, bins]` or `[batch, time, 2, bins]`, index `[batch, time, count]`; the last
+    axis of `values` becomes `count`.
     """
     index = index.clamp(0, values.shape[-1] - 1).long().expand(values.shape[0], values.shape[1], -1)
     if values.ndim == 3:
@@ -191,7 +192,8 @@ class FastModel(nn.Module):
         past, (level, context, conv, memory) = state[:3], state[3:]
         time = spectrum.shape[1]
         with full_precision(spectrum.device):
-            inside = (torch.arange(self.config.bins, device=spectrum.device) < cutoff_bin[..., None]).float()
+            bins = torch.arange(self.config.bins, device=spectrum.device)
+            inside = ((bins >= LOWEST_BIN) & (bins < cutoff_bin[..., None])).float()
             power = power_of(spectrum)
             kept = power * inside
             bands = torch.matmul(kept, self.analysis)
@@ -225,7 +227,8 @@ class FastModel(nn.Module):
 
         log_bands = torch.maximum(log10(bands), log_level - 8.0)
         averages, context = self.averages(log_bands, active, context)
-        edge = log10(pick(power, self.around(cutoff_bin, c.pass_bins // 2 - c.edge_bins, c.edge_bins))) - log_level
+        position = self.around(cutoff_bin, c.pass_bins // 2 - c.edge_bins, c.edge_bins)
+        edge = log10(pick(power, position)) - log_level
         relative = torch.cat([log_bands - log_level, averages - log_level, edge.clamp(-8.0, 4.0)], dim=-1)
         code = self.embed_cutoff(cutoff_bin).expand(-1, power.shape[1], -1)
         return torch.cat([relative.clamp(-10.0, 10.0) * 0.5, code], dim=-1), level, context
@@ -272,7 +275,13 @@ class FastModel(nn.Module):
         return self.norm(x), torch.stack(convs, dim=1), torch.stack(memories, dim=1)
 
     def synthesise(
-        self, hidden: Tensor, translated: Tensor, kept: Tensor, reference: Tensor, noise: Tensor, cutoff_bin: Tensor
+        self,
+        hidden: Tensor,
+        translated: Tensor,
+        kept: Tensor,
+        reference: Tensor,
+        noise: Tensor,
+        cutoff_bin: Tensor,
     ) -> Tensor:
         """Excitations at the predicted gains, and the share of the input that is kept just above the cutoff.
 
@@ -294,7 +303,8 @@ class FastModel(nn.Module):
         """Directions of the bins below the edge (variant "predicted"). Shape: `[batch, time, 2 *
         edge_bins]`.
         """
-        return self.direction(pick(spectrum, self.around(cutoff_bin, -self.config.edge_bins, self.config.edge_bins))).flatten(2)
+        position = self.around(cutoff_bin, -self.config.edge_bins, self.config.edge_bins)
+        return self.direction(pick(spectrum, position)).flatten(2)
 
     def turn(self, hidden: Tensor, translated: Tensor) -> Tensor:
         """Predicted phase (variant "predicted"): that of the translated band, turned by what the network

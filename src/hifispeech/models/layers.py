@@ -46,8 +46,8 @@ class Averager(NamedTuple):
         return cls(kernel, torch.exp(log_decay[:, None] * (index + 1.0))[:, :, None])
 
     def __call__(self, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape: values `[batch, time, groups, width]`, state `[batch, groups, width]`; the averages and the new
-        state in these shapes.
+        """Shape: values `[batch, time, groups, width]`, state `[batch, groups, width]`; the averages and
+        the new state in these shapes.
         """
         with full_precision(values.device):
             driven = torch.matmul(self.kernel, values.transpose(1, 2))
