@@ -66,7 +66,7 @@ class FastConfig:
 
 
 def band_centres(config: FastConfig, bands: int) -> Tensor:
-    """Band centres in bins: linear up to 2 kHz, then widening slowly, `[bands]`; the first is 0, the last
+    """Band centres in bins, widening slowly with frequency, `[bands]`; the first is 0, the last
     Nyquist.
     """
     position = torch.linspace(0.0, 1.0, bands, dtype=torch.float64)
