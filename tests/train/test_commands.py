@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from hifispeech.cli import app
-from hifispeech.cli_train import EXTRA, needs_train_extra
+from hifispeech.cli.train import EXTRA, needs_train_extra
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.train.checkpoint import LAST
 from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig

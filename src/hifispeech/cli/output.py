@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hifispeech.cli_pipe import STREAM
+from hifispeech.cli.pipe import STREAM
 
 if TYPE_CHECKING:
     from hifispeech import FileReport, Inspection

@@ -6,49 +6,38 @@ so that `--help` is instant.
 """
 
 import json
-import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import hifispeech
-import hifispeech.cli_train
-from hifispeech.cli_output import print_error, print_inspection, print_report, print_table, progress_bar
-from hifispeech.cli_pipe import STREAM, local_files, plan
-from hifispeech.errors import HifispeechError
-
-# ImportError: an extra that is not installed; the message then names the `pip install` that helps.
-USER_ERRORS = (HifispeechError, ValueError, OSError, MemoryError, ImportError)
-
-DEBUG_KEY = "hifispeech.debug"
-EXIT_CODES = (
-    "[bold]Exit codes[/bold]  0: done. 1: bad input or failed work; one line on stderr says what to do. "
-    "2: wrong usage. 130, 143: interrupted. No code but 0 leaves an output behind for the file that failed."
+from hifispeech.cli import train
+from hifispeech.cli.common import (
+    EXIT_CODES,
+    Cutoff,
+    Debug,
+    Device,
+    Encoding,
+    Failures,
+    FileType,
+    Force,
+    Inputs,
+    Json,
+    Model,
+    Output,
+    Peak,
+    Program,
+    Quiet,
+    Threads,
+    show_warnings,
 )
-
-
-class Program(TyperGroup):
-    """The command group; with `Failures`, the place where errors become a line on stderr and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # the reader has what it wants; the library below ends quietly with exit code 1
-        except USER_ERRORS as error:
-            if ctx.find_root().meta.get(DEBUG_KEY):
-                raise
-            print_error(error)
-            raise typer.Exit(1) from error
-
+from hifispeech.cli.output import print_inspection, print_report, print_table, progress_bar
+from hifispeech.cli.pipe import STREAM, local_files, plan
 
 app = typer.Typer(
     cls=Program,
@@ -68,87 +57,10 @@ def main() -> None:
     app()
 
 
-def _show_warnings(wanted: bool) -> None:
-    """Send what the library logs, such as a truncated input, to stderr."""
-    level = logging.WARNING if wanted else logging.CRITICAL
-    logging.basicConfig(format="hifispeech: warning: %(message)s", level=level, force=True)
-
-
 def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"hifispeech {hifispeech.__version__}")
         raise typer.Exit
-
-
-def _set_debug(ctx: typer.Context, value: bool) -> bool:
-    if value:  # given before or after the subcommand
-        ctx.find_root().meta[DEBUG_KEY] = True
-    return value
-
-
-Inputs = Annotated[
-    list[Path], typer.Argument(metavar="IN", help="Audio files, folders of them, or - for a pipe.")
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT|DIR|-",
-        help="The file to write, or - for a pipe; for folders and several files, the folder to write to. "
-        "Default: NAME_48k.wav beside each file, FOLDER_48k beside each folder, - for the input -.",
-    ),
-]
-FileType = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="TYPE",
-        help="Type of the output: wav, flac, ogg, opus or mp3. Default: the suffix of OUT, or wav.",
-    ),
-]
-Encoding = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="How samples are stored: pcm_16, pcm_24 or float (WAV), pcm_16 or pcm_24 (FLAC), vorbis or opus "
-        "(OGG). Default: as precise as the input.",
-    ),
-]
-Cutoff = Annotated[
-    str,
-    typer.Option(
-        metavar="HZ|auto",
-        help="Frequency at which the content of the input ends, such as 3400; all above it is generated. "
-        "'auto' measures it.",
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="A model in the package (see 'hifispeech models') or an .onnx file made by 'hifispeech export'.",
-    ),
-]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option(
-        help="Where the model runs. 'auto': on a GPU if onnxruntime-gpu is installed, else the CPU."
-    ),
-]
-Peak = Annotated[
-    Literal["limit", "scale"],
-    typer.Option(help="Should the result exceed full scale: cut those samples off, or turn the file down."),
-]
-Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores.")]
-Force = Annotated[
-    bool, typer.Option("--force", "-f", help="Replace outputs that exist (never an input of this run).")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, instead of text.")]
-Debug = Annotated[
-    bool, typer.Option("--debug", callback=_set_debug, help="Show the Python traceback of an error.")
-]
 
 
 @app.callback(epilog=EXIT_CODES)
@@ -208,7 +120,7 @@ def upscale(
       cat call.wav | hifispeech upscale - -o - --format flac > call.flac
     """
     cutoff_hz = _parse_cutoff(cutoff)
-    _show_warnings(not quiet)
+    show_warnings(not quiet)
     jobs = plan(inputs, output, file_type)
     upscaler = hifispeech.Upscaler(model, device, threads=threads)
     failures = Failures(len(jobs), debug)
@@ -266,7 +178,7 @@ def inspect(
     """
     from hifispeech.infer.batch import list_audio
 
-    _show_warnings(True)
+    show_warnings(True)
     if STREAM in inputs and len(inputs) > 1:
         raise typer.BadParameter("goes with no other input", param_hint="'-'")
     paths = [path for path, _ in list_audio(inputs)]
@@ -299,7 +211,7 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
             print_table(name, {key.replace("_", " "): card[key] for key in card if key != "data"})
 
 
-app.add_typer(hifispeech.cli_train.app)
+app.add_typer(train.app)
 
 
 def _parse_cutoff(text: str) -> float | None:
@@ -315,32 +227,6 @@ def _parse_cutoff(text: str) -> float | None:
             f"{text!r} is not a frequency; pass hertz, such as 3400, or 'auto'", param_hint="'--cutoff'"
         )
     return cutoff_hz
-
-
-class Failures:
-    """One bad file does not stop a run over several: it is reported, the run goes on, the exit code tells."""
-
-    def __init__(self, total: int, debug: bool) -> None:
-        self.total, self.failed, self.debug = total, 0, debug
-
-    @contextmanager
-    def noted(self, source: Path) -> Iterator[None]:
-        """Work on `source`; with a single input, errors go to `Program`."""
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except USER_ERRORS as error:
-            if self.total == 1 or self.debug:
-                raise
-            self.failed += 1
-            print_error(error, source)
-
-    def finish(self) -> None:
-        """Exit with code 1 if any file failed."""
-        if self.failed:
-            typer.echo(f"hifispeech: {self.failed} of {self.total} files failed", err=True)
-            raise typer.Exit(1)
 
 
 def _plot(found: hifispeech.Inspection, file: Path, target: Path) -> None:
