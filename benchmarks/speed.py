@@ -127,8 +127,9 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
 def run_chunks(model: FrameModel, spectrum: np.ndarray) -> None:
     """Our network over all frames, in the chunks of the upscaler."""
     state = model.initial_state()
-    for start in range(0, len(spectrum), CHUNK_FRAMES):
-        part = spectrum[start : start + CHUNK_FRAMES]
+    spectrum = np.pad(spectrum, ((0, model.look_ahead), (0, 0)))
+    for start in range(0, len(spectrum) - model.look_ahead, CHUNK_FRAMES):
+        part = spectrum[start : start + CHUNK_FRAMES + model.look_ahead]
         _, state = model.run(part, start, RATE_IN * N_FFT // (2 * RATE_OUT), state)
 
 

@@ -26,11 +26,15 @@ def tiny_model(excitation: str = "mixed") -> FastModel:
     return FastModel(config).eval()
 
 
+LATE = TINY.look_ahead
+
+
 def frames(time: int, batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Spectrum and cutoff of `time` frames and the look-ahead after them, and noise."""
     generator = torch.Generator().manual_seed(seed)
-    spectrum = torch.randn(batch, time, 2, 1025, generator=generator)
-    noise = torch.randn(time, 2, 1025, generator=generator) * 0.7
-    return spectrum, noise, torch.full((batch, time), 170.0)
+    spectrum = torch.randn(batch, time + LATE, 2, 1025, generator=generator)
+    noise = torch.randn(1, time, 2, 1025, generator=generator) * 0.7
+    return spectrum, noise, torch.full((batch, time + LATE), 170.0)
 
 
 def test_averager_is_the_recursion() -> None:
@@ -63,8 +67,8 @@ def test_chunks_with_state_equal_the_whole(sizes: list[int]) -> None:
         whole = model(spectrum, noise, cutoff, *model.initial_state(2))
         state, parts, start = model.initial_state(2), [], 0
         for size in sizes:
-            part = slice(start, start + size)
-            generated, *state = model(spectrum[:, part], noise[part], cutoff[:, part], *state)
+            part, heard = slice(start, start + size), slice(start, start + size + LATE)
+            generated, *state = model(spectrum[:, heard], noise[:, part], cutoff[:, heard], *state)
             parts.append(generated)
             start += size
     torch.testing.assert_close(torch.cat(parts, 1), whole[0], atol=1e-4, rtol=1e-4)
@@ -104,7 +108,7 @@ def test_offset_and_hum_are_not_heard() -> None:
 
 
 def test_look_ahead_is_as_stated() -> None:
-    """Output frame t depends on input frames up to t: the frame it belongs to lies `look_ahead` before."""
+    """Output frame t depends on input frames up to t + `look_ahead`."""
     model = tiny_model()
     spectrum, noise, cutoff = frames(24)
     changed = spectrum.clone()
@@ -112,9 +116,24 @@ def test_look_ahead_is_as_stated() -> None:
     with torch.no_grad():
         a = model(spectrum, noise, cutoff, *model.initial_state())[0]
         b = model(changed, noise, cutoff, *model.initial_state())[0]
-    assert (a - b)[:, :12].abs().max() == 0
-    assert (a - b)[:, 12].abs().max() > 0
-    assert model.config.look_ahead <= 4
+    assert (a - b)[:, : 12 - LATE].abs().max() == 0
+    assert (a - b)[:, 12 - LATE].abs().max() > 0
+    assert LATE <= 4
+
+
+@pytest.mark.parametrize("cutoff_bin", [60, 170, 1000])
+def test_bins_that_do_not_matter_can_be_left_out(cutoff_bin: int) -> None:
+    """With one cutoff, the bins near and below it in, and those above it out, are enough."""
+    model = tiny_model()
+    spectrum, noise, _ = frames(8)
+    cutoff = torch.full((1, 1), float(cutoff_bin))
+    low = min(cutoff_bin + model.config.pass_bins, 1025)
+    with torch.no_grad():
+        whole, *state = model(spectrum, noise, cutoff.expand(1, 8 + LATE), *model.initial_state())
+        part, *own = model(spectrum[..., :low], noise[..., cutoff_bin:], cutoff, *model.initial_state())
+    torch.testing.assert_close(part, whole[..., cutoff_bin:], atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(own, state, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_what_lies_above_the_cutoff_does_not_reach_the_features() -> None:

@@ -1,5 +1,6 @@
 """ONNX = torch at unseen lengths, states included; the weights come back out of the file."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,17 @@ def exported(model: FastModel, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @torch.no_grad()
 def test_onnx_equals_torch_at_unseen_lengths(model: FastModel, exported: Path) -> None:
-    """Chunks of 1, 7 and 33 frames in a row (16 were traced), every output and every state."""
+    """Chunks of 1, 7, 33 and 128 frames (16 were traced), other cutoffs, every output and every state."""
     session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
     names = model.state_names()
     state = list(model.initial_state(1))
     rng = np.random.default_rng(0)
-    for time in (1, 7, 33, 7):
-        spectrum = torch.tensor(rng.standard_normal((1, time, 2, CONFIG.bins)) * 0.1, dtype=torch.float32)
-        noise = torch.tensor(rng.standard_normal((time, 2, CONFIG.bins)), dtype=torch.float32)
-        cutoff = torch.full((1, 1), 250.0)
+    for time, edge in ((1, 250), (7, 250), (33, 80), (7, 1020), (128, 170)):
+        low = min(edge + CONFIG.pass_bins, CONFIG.bins)
+        shape = (1, CONFIG.look_ahead + time, 2, low)
+        spectrum = torch.tensor(rng.standard_normal(shape) * 0.1, dtype=torch.float32)
+        noise = torch.tensor(rng.standard_normal((1, time, 2, CONFIG.bins - edge)), dtype=torch.float32)
+        cutoff = torch.full((1, 1), float(edge))
         outputs = model(spectrum, noise, cutoff, *state)
         feed = {"spectrum": spectrum.numpy(), "noise": noise.numpy(), "cutoff_bin": cutoff.numpy()}
         feed |= {STATE_PREFIX + n: s.numpy() for n, s in zip(names, state, strict=True)}
@@ -61,7 +64,20 @@ def test_runtime_reads_the_export(exported: Path) -> None:
     model = FrameModel(exported, threads=1)
     spectrum = np.ones((5, CONFIG.bins), np.complex64)
     generated, state = model.run(spectrum, 0, 300, model.initial_state())
-    assert generated.shape == (5, CONFIG.bins) and np.isfinite(generated).all() and len(state) == 7
+    assert generated.shape == (3, CONFIG.bins - 300) and np.isfinite(generated).all() and len(state) == 4
+    full, _ = model.run(spectrum, 0, CONFIG.bins, state)  # full band: it listens on
+    assert full.shape == (3, 1)
+
+
+def test_graph_of_another_version_is_refused(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load_model(exported)
+    meta = json.loads(proto.metadata_props[0].value)
+    onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta | {"format": 2})})
+    onnx.save_model(proto, tmp_path / "old.onnx")
+    with pytest.raises(ModelError, match="another version"):
+        FrameModel(tmp_path / "old.onnx")
 
 
 def test_weights_come_back_exactly(model: FastModel, exported: Path) -> None:
@@ -82,8 +98,6 @@ def test_packaged_model_can_be_trained_further(repo_dir: Path) -> None:
 
 
 def test_card_lies_beside_the_model(exported: Path) -> None:
-    import json
-
     card = json.loads(exported.with_suffix(".json").read_text())
     assert card == {"kind": "fast", "steps": 7, "data": [{"source": "synthetic", "licence": "CC0"}]}
 

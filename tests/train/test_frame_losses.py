@@ -61,8 +61,19 @@ def test_everything_masked_is_zero_with_a_gradient() -> None:
 def test_pooling_ignores_the_scatter_of_single_bins() -> None:
     """Powers 1 and 3 alternating against 2 throughout: the cells agree, the bins do not."""
     estimate = torch.tensor([1.0, 3.0]).repeat(48).expand(1, 12, 96)
-    distance = pooled_distance(estimate, torch.full((1, 12, 96), 2.0), torch.ones(1, 12, 96), 6, 24)
+    distance = pooled_distance(estimate, torch.full((1, 12, 96), 2.0), torch.ones(1, 12, 96), (6, 24))
     assert float(distance) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_quantile_is_where_the_pooled_distance_is_least() -> None:
+    """Over truths from 0 to 1 (log10), the best constant estimate lies at the quantile."""
+    truth = 10 ** torch.linspace(0, 1, 101)[:, None, None].expand(-1, 6, 24)
+    mask = torch.ones_like(truth)
+    guesses = torch.linspace(0, 1, 101)
+    for quantile in (0.5, 0.7):
+        made = (torch.full_like(truth, 10**g) for g in guesses)
+        costs = [pooled_distance(estimate, truth, mask, (6, 24), quantile) for estimate in made]
+        assert float(guesses[int(torch.stack(costs).argmin())]) == pytest.approx(quantile, abs=0.011)
 
 
 def test_silent_frames_have_finite_gradients() -> None:

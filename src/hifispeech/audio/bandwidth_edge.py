@@ -100,14 +100,25 @@ def find_edge(levels: np.ndarray, layout: Layout, scatter: float = 1.0) -> Edge 
 
 def _median(x: np.ndarray, width: int) -> np.ndarray:
     padded = np.pad(x, [(0, 0), (width // 2, width // 2)], mode="edge")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1), axis=-1)
+    return np.sort(np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1), axis=-1)[..., width // 2]
+
+
+def _percentiles(x: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Percentiles over the first axis, as `np.percentile` but a fifth of its time. Shape: `[rows, n]` to
+    `[shares, n]`.
+    """
+    ordered = np.sort(x, axis=0)
+    at = np.array(shares) / 100 * (len(x) - 1)
+    lower = np.floor(at).astype(int)
+    part = (at - lower)[:, None].astype(x.dtype)
+    return ordered[lower] + part * (ordered[np.minimum(lower + 1, len(x) - 1)] - ordered[lower])
 
 
 def _curves(rows: np.ndarray, layout: Layout) -> _Curves:
     nyquist = layout.sample_rate / 2
     power = (10 ** (rows / 10) * layout.widths).sum(axis=1)
-    active = power > np.percentile(power, 95) * 10**-2.5
-    ordered = np.percentile(rows, [10, 92], axis=0)
+    active = power > _percentiles(power[:, None], (95,))[0, 0] * 10**-2.5
+    ordered = _percentiles(rows, (10, 92))
     raw = np.stack([ordered[1], rows[active].mean(axis=0), ordered[0]])
     count = int(math.log(nyquist / (0.6 * _LOWEST_HZ)) / STEP)
     grid = math.log(nyquist) - STEP * np.arange(count, -1, -1)
@@ -122,7 +133,7 @@ def _curves(rows: np.ndarray, layout: Layout) -> _Curves:
     kept = np.flatnonzero(np.diff(first) > 0)
     sums = np.cumsum(np.pad(rows, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
     means = (sums[:, first[kept + 1]] - sums[:, first[kept]]) / (first[kept + 1] - first[kept])
-    spread = np.percentile(means, [10, 92, 95], axis=0)
+    spread = _percentiles(means, (10, 92, 95))
     start = (bounds[kept] - grid[0]) / STEP
     return _Curves(np.exp(grid), level, ceiling, start, spread[2] - spread[0], spread[1])
 

@@ -35,7 +35,14 @@ def correction(
 ) -> npt.NDArray[np.complex64]:
     """What has to be added to the input's frames: `high * (generated - input)`.
 
-    Shape: spectrum and generated `[frames, bins]`, edge_bins `[frames]`; `[frames, bins]` back.
+    Shape: spectrum `[frames, bins]`, generated `[frames, high]` (the highest bins; all edges lie in them),
+    edge_bins `[frames]`; `[frames, bins]` back.
     """
-    gains = np.stack([high_gain(int(edge), spectrum.shape[-1]) for edge in edge_bins])
-    return (gains * (generated - spectrum)).astype(np.complex64, copy=False)
+    bins = spectrum.shape[-1]
+    first = bins - generated.shape[-1]
+    edges = edge_bins[:1] if np.all(edge_bins == edge_bins[0]) else edge_bins
+    gains = np.stack([high_gain(int(edge), bins)[first:] for edge in edges])
+    added = np.zeros(spectrum.shape, np.complex64)
+    np.subtract(generated, spectrum[:, first:], out=added[:, first:])
+    added[:, first:] *= gains
+    return added

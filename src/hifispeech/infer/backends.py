@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import cast
@@ -12,12 +11,12 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
-from hifispeech.audio.spectral import HOP, N_FFT, hann
+from hifispeech.audio.excitation import noise_frames
+from hifispeech.audio.spectral import HOP, N_FFT
 from hifispeech.errors import ModelError
 
 PACKAGED = ("fast",)
-NOISE_FRAMES = 1024
-NOISE_SEED = 20501
+FORMAT = 3  # of the graphs that `hifispeech export` writes: names, shapes and meaning of inputs and outputs
 
 LOAD_ERRORS = (
     ort_state.Fail,
@@ -53,22 +52,6 @@ def planes(spectrum: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.float32]
     return np.stack([spectrum.real, spectrum.imag], axis=1).astype(np.float32, copy=False)
 
 
-@lru_cache(maxsize=1)
-def noise_frames() -> npt.NDArray[np.float32]:
-    """White noise in the STFT domain, unit mean power per bin, repeated every 11 s.
-
-    Shape: `[frames, 2, bins]`.
-
-    A table, not a generator: any frame can be addressed, so chunks, streams and channels hear the same noise.
-    """
-    rng = np.random.default_rng(NOISE_SEED)
-    noise = rng.standard_normal(NOISE_FRAMES * HOP, dtype=np.float32)
-    wrapped = np.concatenate([noise, noise[: N_FFT - HOP]])
-    window = hann(N_FFT) / np.sqrt(np.sum(hann(N_FFT) ** 2))
-    spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(wrapped, N_FFT)[::HOP] * window, axis=-1)
-    return planes(spectrum)
-
-
 def execution_providers(device: str) -> list[str]:
     """ONNX Runtime providers of "auto" (CUDA where this ONNX Runtime has it, else the CPU), "cpu" or "cuda".
 
@@ -87,6 +70,26 @@ def execution_providers(device: str) -> list[str]:
     )
 
 
+def open_session(
+    model: str | Path, device: str = "auto", threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on a packaged model or an `.onnx` file; arguments as those of `FrameModel`.
+
+    Raises:
+        ModelError: if the file is missing or damaged, or the device is not there.
+    """
+    providers = execution_providers(device)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    content = read_model(model)
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except (ValueError, *LOAD_ERRORS) as error:
+        raise ModelError(f"{model} is not a hifispeech model or is damaged; export it again") from error
+
+
 class FrameModel:
     """A frame model in ONNX Runtime: spectrum frames in, generated frames out, all memory in state tensors.
 
@@ -94,29 +97,30 @@ class FrameModel:
         model: name of a packaged model or path of an `.onnx` file made by `hifispeech export`.
         device: "auto", "cpu" or "cuda"; see `execution_providers`.
         threads: threads of ONNX Runtime; None leaves the choice to it.
+        session: the model's session, if it is open already.
 
     Raises:
         ModelError: if the file is missing, damaged, or not a frame model of this version.
     """
 
-    def __init__(self, model: str | Path = "fast", device: str = "auto", threads: int | None = None) -> None:
-        providers = execution_providers(device)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry(
-            "session.set_denormal_as_zero", "1"
-        )  # decaying memories slow down else
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        content = read_model(model)
+    def __init__(
+        self,
+        model: str | Path = "fast",
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        session: onnxruntime.InferenceSession | None = None,
+    ) -> None:
+        self.session = session or open_session(model, device, threads)
         try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=providers)
             meta = self.session.get_modelmeta().custom_metadata_map
-            self.config: dict[str, int] = json.loads(meta["hifispeech"])["model"]
-        except (KeyError, ValueError, *LOAD_ERRORS) as error:
-            raise ModelError(
-                f"{model} is not a hifispeech frame model or is damaged; export it again"
-            ) from error
+            own = json.loads(meta["hifispeech"])
+            self.config: dict[str, int] = own["model"]
+            self.max_frames = int(own["max_frames"]) if own["format"] == FORMAT else 0
+        except (KeyError, ValueError) as error:
+            raise ModelError(f"{model} is not a hifispeech frame model; export it again") from error
+        if not self.max_frames:
+            raise ModelError(f"{model} was made for another version of hifispeech; export it again")
         if (self.config["n_fft"], self.config["hop"]) != (N_FFT, HOP):
             raise ModelError(
                 f"{model} uses n_fft/hop {self.config['n_fft']}/{self.config['hop']}; {N_FFT}/{HOP} is read"
@@ -135,26 +139,28 @@ class FrameModel:
         cutoff_bin: int,
         state: State,
     ) -> tuple[npt.NDArray[np.complex64], State]:
-        """Generate the frames that belong to input frames `look_ahead` earlier.
+        """Generate the band above the cutoff for all frames but the last `look_ahead`.
 
         Shape:
-            spectrum `[time, bins]`; the first bin to generate is `cutoff_bin`, for all frames;
-            `first_output` is the absolute number of the first output frame (it picks the noise). Returns
-            `[time, bins]` and the new state.
+            spectrum `[time + look_ahead, bins]`, where `time` is at most `max_frames`; the first bin to
+            generate is `cutoff_bin`, for all frames; `first_output` is the absolute number of the first frame
+            (it picks the noise). Returns `[time, bins - cutoff_bin]` (one bin at least) and the state after
+            the last frame: the next call begins `time` frames later.
         """
-        time = len(spectrum)
+        time, bins = len(spectrum) - self.look_ahead, spectrum.shape[1]
+        cutoff_bin = min(cutoff_bin, bins - 1)  # full band: the model listens on
         table = noise_frames()
-        noise = table[(first_output + np.arange(time)) % NOISE_FRAMES]
+        low = min(cutoff_bin + self.config["pass_bins"], bins)
         feed = {
-            "spectrum": planes(spectrum)[None],
-            "noise": noise,
+            "spectrum": planes(spectrum[:, :low])[None],
+            "noise": table[(first_output + np.arange(time)) % len(table), :, cutoff_bin:][None],
             "cutoff_bin": np.full((1, 1), cutoff_bin, np.float32),
             **{node.name: array for node, array in zip(self.state_inputs, state, strict=True)},
         }
         generated, *after = cast(State, self.session.run(None, feed))
-        spectrum_out = np.empty(spectrum.shape, np.complex64)
-        spectrum_out.real, spectrum_out.imag = generated[0, :, 0], generated[0, :, 1]
-        return spectrum_out, after
+        out = np.empty((time, bins - cutoff_bin), np.complex64)
+        out.real, out.imag = generated[0, :, 0], generated[0, :, 1]
+        return out, after
 
 
 def packaged_cards() -> Iterator[tuple[str, dict[str, object]]]:

@@ -4,12 +4,16 @@ Input sample `n` and output sample `n` are the same instant. An output sample is
 covers it is generated: `n_fft + look_ahead * hop` samples later (64 ms for the default model).
 """
 
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hifispeech.audio.crossover import correction
+from hifispeech.audio.excitation import OVERLAP_GAIN
 from hifispeech.audio.spectral import HOP, N_FFT, frame_spectra, hann, overlap_add
 
 from .backends import FrameModel
@@ -19,7 +23,7 @@ Samples = npt.NDArray[np.float32]
 BINS = N_FFT // 2 + 1
 CHUNK_FRAMES = 128
 LEAD = N_FFT - HOP  # zeros before the first sample: the first frame ends one hop into the signal
-OVERLAP_GAIN = 1.5  # sum of the squared Hann windows at hop = n_fft / 4
+SYNTHESIS_WINDOW = hann(N_FFT) / np.float32(OVERLAP_GAIN)
 SILENCE = 3e-8  # peak under which samples count as digital silence: half a step of a 24-bit file
 # An end that is not at zero would be a step, whose high band is no part of the signal: fade to it instead.
 FADE = (np.sin(np.pi / 2 * (np.arange(LEAD) + 0.5) / LEAD) ** 2).astype(np.float32)
@@ -49,15 +53,44 @@ class EdgeTrack(NamedTuple):
         return min(self.crossover) < BINS
 
 
+class Part(NamedTuple):
+    """Frames under way: analysed, but not put out yet.
+
+    `first`: number of the first frame. `frames`: how many. Of frames to which a band is added: their spectrum
+    `[frames, bins]`, their crossover bins `[frames]`, and a function that waits for the generated band.
+    """
+
+    first: int
+    frames: int
+    spectrum: npt.NDArray[np.complex64] | None = None
+    crossover: npt.NDArray[np.integer] | None = None
+    generated: Callable[[], npt.NDArray[np.complex64]] | None = None
+
+
 class Generator:
     """Adds the missing band to one channel at 48 kHz.
 
     Push blocks of any size; each call returns the samples that became final. The concatenation is as long as
     the input and does not depend on the block sizes (up to rounding of about 1e-6).
+
+    Args:
+        model: runs on frames.
+        edges: where the input ends; may be replaced between pushes, for the samples to come.
+        chunk_frames: frames that the model is given at a time, at most.
+        worker: a pool of one thread that the model runs in. The output then is later by a chunk: while the
+            model works on it, the next one is read and analysed.
     """
 
-    def __init__(self, model: FrameModel, edges: EdgeTrack, chunk_frames: int = CHUNK_FRAMES) -> None:
-        self.model, self.edges, self.chunk_frames = model, edges, chunk_frames
+    def __init__(
+        self,
+        model: FrameModel,
+        edges: EdgeTrack,
+        chunk_frames: int = CHUNK_FRAMES,
+        worker: Executor | None = None,
+    ) -> None:
+        self.model, self.edges, self.worker = model, edges, worker
+        self.chunk_frames = min(chunk_frames, model.max_frames)
+        self.under_way: deque[list[Part]] = deque()
         self.state = model.initial_state()
         self.buffer = np.zeros(LEAD, np.float32)  # samples not yet consumed by a whole hop
         self.pending = np.zeros(0, np.float32)  # input samples whose output is not final yet
@@ -80,71 +113,97 @@ class Generator:
                 self.buffer = block[0] * FADE
             self.last = block[-1]
         self.received += len(block)
-        return self._advance(block, self.chunk_frames)
+        return self._advance(block, self.chunk_frames, 0 if self.worker is None else 1)
 
     def flush(self) -> Samples:
         """The rest of the output: as many samples came out as went in. Shape: `[rest]`."""
         missing = self.received - self.sent
         silence = np.zeros(HOP * (self.model.look_ahead + 2), np.float32)
-        return self._advance(np.concatenate([self.last * FADE[::-1], silence]), 1)[:missing]
+        return self._advance(np.concatenate([self.last * FADE[::-1], silence]), 1, 0)[:missing]
 
-    def _advance(self, block: Samples, least_frames: int) -> Samples:
+    def _advance(self, block: Samples, least_frames: int, under_way: int) -> Samples:
+        """Work on the frames that are there, and leave at most `under_way` chunks unfinished."""
         self.buffer = np.concatenate([self.buffer, block])
         self.pending = np.concatenate([self.pending, block])
         out: list[Samples] = []
-        while True:
-            ready = (len(self.buffer) - LEAD) // HOP
-            if ready < least_frames:
-                break
+        while (ready := (len(self.buffer) - LEAD) // HOP) >= least_frames:
             end = self.next_frame + min(ready, self.chunk_frames)
+            chunk: list[Part] = []
             while self.next_frame < end:  # channels that switch at different times stay together
-                out.append(self._generate(end - self.next_frame))
+                chunk.append(self._analyse(end - self.next_frame))
+            self.under_way.append(chunk)
+            out += self._finished(under_way)
+        out += self._finished(under_way)
         made = np.concatenate(out) if out else np.zeros(0, np.float32)
         self.sent += len(made)
         return made
 
-    def _generate(self, count: int) -> Samples:
-        """Analyse up to `count` frames, generate, and return the samples that became final.
+    def _finished(self, under_way: int) -> Iterator[Samples]:
+        while len(self.under_way) > under_way:
+            for part in self.under_way.popleft():
+                yield self._finish(self._synthesise(part), part.first)
+
+    def _analyse(self, count: int) -> Part:
+        """Analyse up to `count` frames and have their high band generated.
 
         The model takes one cutoff a call and is spared silence: the frames end where either changes. However
         long silence lasts, the model's memory is that of the signal before.
         """
         delay = self.model.look_ahead
         number = self.next_frame + np.arange(count)
+        first = self.next_frame - delay
         if not self.edges.generates:  # only the delay: channels of one file stay together
             self.next_frame += count
             self.buffer = self.buffer[count * HOP :]
-            return self._finish(np.zeros(count * HOP, np.float32), int(number[0]) - delay)
+            return Part(first, count)
         intact, _ = self.edges.at(self._centre(number))
         silent = np.concatenate([self.silent, silent_frames(self.buffer[: LEAD + count * HOP])])
         idle = all_of_last(silent, delay + 1)  # the frame whose output is due is silent, too
         count = int(np.argmax((intact != intact[0]) | (idle != idle[0]))) or count
         number, self.silent = number[:count], silent[count : count + delay]
         self.next_frame += count
-        spectrum = frame_spectra(self.buffer[: LEAD + count * HOP])
+        spectrum = np.concatenate([self.past, frame_spectra(self.buffer[: LEAD + count * HOP])])
+        self.past = spectrum[count:]
         self.buffer = self.buffer[count * HOP :]
-        delayed = np.concatenate([self.past, spectrum])
-        self.past = delayed[count:]
         if idle[0]:
-            return self._finish(self._synthesise(np.zeros_like(spectrum)), int(number[0]) - delay)
-        generated, self.state = self.model.run(spectrum, int(number[0]) - delay, int(intact[0]), self.state)
+            return Part(first, count)
         _, crossover = self.edges.at(self._centre(number - delay))
-        crossover = np.maximum(crossover, intact[0])  # below its cutoff, the model's output means nothing
-        added = correction(delayed[:count], generated, crossover)
-        added[number < delay] = 0.0
-        return self._finish(self._synthesise(added), int(number[0]) - delay)
+        crossover = np.maximum(crossover, intact[0])  # the model generates from its cutoff on
+        generated = self._run(spectrum, first, int(intact[0]))
+        return Part(first, count, spectrum[:count], crossover, generated)
+
+    def _run(
+        self, spectrum: npt.NDArray[np.complex64], first: int, cutoff_bin: int
+    ) -> Callable[[], npt.NDArray[np.complex64]]:
+        """Have the model run, and return a function that waits for its result."""
+
+        def run() -> npt.NDArray[np.complex64]:
+            generated, self.state = self.model.run(spectrum, first, cutoff_bin, self.state)
+            return generated
+
+        if self.worker is not None:
+            return self.worker.submit(run).result
+        generated = run()
+        return lambda: generated
 
     @staticmethod
     def _centre(number: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         return number * HOP - LEAD + N_FFT // 2
 
-    def _synthesise(self, added: npt.NDArray[np.complex64]) -> Samples:
-        """Overlap-add; returns `[frames * hop]` final samples, the first at the first frame's start."""
-        blocks = np.fft.irfft(added, n=N_FFT, axis=-1).astype(np.float32) * (hann(N_FFT) / OVERLAP_GAIN)
-        signal = overlap_add(blocks, HOP)
+    def _synthesise(self, part: Part) -> Samples:
+        """The generated band as `[frames * hop]` final samples, the first at the first frame's start."""
+        if part.generated is None and not self.tail.any():
+            return np.zeros(part.frames * HOP, np.float32)
+        signal = np.zeros(LEAD + part.frames * HOP, np.float32)
+        if part.generated is not None and part.spectrum is not None and part.crossover is not None:
+            added = correction(part.spectrum, part.generated(), part.crossover)
+            added[: max(0, -part.first)] = 0.0  # frames before the first
+            blocks = np.fft.irfft(added, n=N_FFT, axis=-1)
+            blocks *= SYNTHESIS_WINDOW
+            signal = overlap_add(blocks, HOP)
         signal[:LEAD] += self.tail
-        self.tail = signal[len(added) * HOP :]
-        return signal[: len(added) * HOP]
+        self.tail = signal[part.frames * HOP :]
+        return signal[: part.frames * HOP]
 
     def _finish(self, high: Samples, first_frame: int) -> Samples:
         """Input plus generated band, gated to zero where the input is digital silence."""

@@ -6,6 +6,7 @@ the bandwidth is measured in a pass of its own before.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from hifispeech.audio.io import AudioWriter, choose_encoding, open_reader
 from hifispeech.audio.resample import Resampler, check_rate
 from hifispeech.errors import AudioError
 
-from .backends import FrameModel
-from .generator import Generator
 from .measure import RATE, Track, edge_track, fixed_track, measure
+from .models import make_generator, open_model
+
+MOST_THREADS = 4  # more do not make so small a network faster
 
 Progress = Callable[[float, float | None], None]
 
@@ -48,18 +50,24 @@ class Upscaler:
     """Speech at any rate or bandwidth to full-band 48 kHz.
 
     Args:
-        model: name of a packaged model, or path of an exported `.onnx`.
-        device: "auto" (a GPU where ONNX Runtime has one, else the CPU), "cpu" or "cuda".
-        threads: threads of ONNX Runtime; None leaves the choice to it.
+        model: name of a packaged model, path of an exported `.onnx`, or of a `.safetensors` of the paper's
+            model, which runs in PyTorch.
+        device: "auto" (a GPU where ONNX Runtime or PyTorch has one, else the CPU), "cpu", "cuda" or, in
+            PyTorch, "mps".
+        threads: CPU threads to work with; None takes the cores there are, up to `MOST_THREADS`.
 
     Raises:
         ModelError: if the model is missing or damaged, or the device is not there.
+        ImportError: if it needs PyTorch and that is not installed.
     """
 
     def __init__(
         self, model: str | Path = "fast", device: str = "auto", *, threads: int | None = None
     ) -> None:
-        self.model = FrameModel(model, device, threads)
+        threads = threads if threads is not None else min(os.cpu_count() or 1, MOST_THREADS)
+        # With a second thread, the model works on one chunk while the next is read, resampled and analysed.
+        self.worker = ThreadPoolExecutor(1, "hifispeech") if threads > 1 else None
+        self.model = open_model(model, device, threads)
 
     def process(
         self, audio: npt.NDArray[np.floating], sample_rate: int, *, cutoff_hz: float | None = None
@@ -96,7 +104,7 @@ class Upscaler:
                 yield resampler.push(block)
             yield resampler.flush()
             return
-        generators = [Generator(self.model, edge) for edge in edges]
+        generators = [make_generator(self.model, edge, worker=self.worker) for edge in edges]
         for block in blocks:
             for part in split(resampler.push(block)):
                 yield np.stack([generator.push(x) for generator, x in zip(generators, part, strict=True)])

@@ -22,7 +22,6 @@ POWER_TINY = 1e-30  # keeps logarithms finite; 200 dB below the noise of a 24-bi
 LN10 = 2.302585092994046
 LOWEST_BIN = 5  # what lies below 117 Hz, offset and mains hum, is not heard
 REFERENCE_BINS = 44  # the 1 kHz below the cutoff to whose level the gains refer
-REFERENCE_OFFSET = 35.0  # added to the reference in the state, so that a state of zeros is silence
 ACTIVE_ENERGY = 1e-13  # energy of a frame (sum of |X|^2) under which it counts as digital silence
 
 
@@ -110,9 +109,9 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
     axis of `values` becomes `count`.
     """
     index = index.clamp(0, values.shape[-1] - 1).long().expand(values.shape[0], values.shape[1], -1)
-    if values.ndim == 3:
-        return torch.gather(values, -1, index)
-    return torch.stack([torch.gather(part, -1, index) for part in values.unbind(2)], dim=2)
+    if values.ndim == 4:
+        index = index[:, :, None].expand(-1, -1, 2, -1)
+    return torch.gather(values, -1, index)
 
 
 class FastModel(nn.Module):
@@ -165,9 +164,6 @@ class FastModel(nn.Module):
         c = self.config
         groups = len(c.memory_frames)
         return (
-            torch.zeros(batch, c.look_ahead, 2, c.bins),
-            torch.zeros(batch, c.look_ahead, 2, c.pass_bins),
-            torch.zeros(batch, c.look_ahead, 1),
             torch.zeros(batch, 1, 2),
             torch.zeros(batch, len(c.context_frames) + 1, c.analysis_bands + 1),
             torch.zeros(batch, c.blocks, c.kernel - 1, c.channels),
@@ -176,37 +172,48 @@ class FastModel(nn.Module):
 
     @staticmethod
     def state_names() -> tuple[str, ...]:
-        return ("translated", "kept", "reference", "level", "context", "conv", "memory")
+        return ("level", "context", "conv", "memory")
 
     def forward(
         self, spectrum: Tensor, noise: Tensor, cutoff_bin: Tensor, *state: Tensor
     ) -> tuple[Tensor, ...]:
-        """One chunk of frames.
+        """One chunk of frames: `look_ahead + time` in, `time` out, the first of both the same frame.
+
+        The chunks overlap by `look_ahead` frames, and the state is that of the last one.
 
         Shape:
-            spectrum `[batch, time, 2, bins]` (real, imaginary), noise `[time, 2, bins]` with unit mean power,
-            aligned with the output frames, cutoff_bin `[batch, time]` (first bin to generate) or `[1, 1]` for
-            one cutoff throughout, state as `initial_state`.
-            Returns generated `[batch, time, 2, bins]` and the new state. Below the cutoff it means nothing.
+            spectrum `[batch, look_ahead + time, 2, low]` (real, imaginary; bins from 0 on), noise
+            `[batch or 1, time, 2, high]` with unit mean power (bins up to Nyquist), state as `initial_state`.
+            cutoff_bin, the first bin to generate: `[batch, look_ahead + time]`, with all bins in `low` and
+            `high`; or `[1, 1]` for one cutoff throughout, and then low = min(cutoff + pass_bins, bins) and
+            high = bins - cutoff will do.
+            Returns generated `[batch, time, 2, high]` and the new state. Below the cutoff it means nothing.
         """
-        past, (level, context, conv, memory) = state[:3], state[3:]
-        time = spectrum.shape[1]
+        level, context, conv, memory = state
+        late, time = self.config.look_ahead, noise.shape[1]
+        now, own = cutoff_bin, cutoff_bin  # of the newest frames, which the features see; of those put out
+        if cutoff_bin.shape[1] > 1:
+            now, own = cutoff_bin[:, late:], cutoff_bin[:, :time]
         with full_precision(spectrum.device):
-            bins = torch.arange(self.config.bins, device=spectrum.device)
+            bins = torch.arange(spectrum.shape[-1], device=spectrum.device)
             inside = ((bins >= LOWEST_BIN) & (bins < cutoff_bin[..., None])).float()
             power = power_of(spectrum)
             kept = power * inside
-            bands = torch.matmul(kept, self.analysis)
-            features, level, context = self.analyse(power, kept, bands, cutoff_bin, level, context)
+            bands = torch.matmul(kept, self.analysis[: spectrum.shape[-1]])
+            features, level, context = self.analyse(
+                power[:, late:], kept[:, late:], bands[:, late:], now, level, context
+            )
             if self.config.excitation == "predicted":
-                features = torch.cat([features, self.edge_phases(spectrum, cutoff_bin)], dim=-1)
-            sources = self.excite(spectrum, power, bands, inside, cutoff_bin)
-        late = [torch.cat([old, new], dim=1) for old, new in zip(past, sources, strict=True)]
+                features = torch.cat([features, self.edge_phases(spectrum[:, late:], now)], dim=-1)
         hidden, conv, memory = self.encode(features, conv, memory)
         with full_precision(spectrum.device):
-            now = [source[:, :time] for source in late]
-            generated = self.synthesise(hidden.float(), now[0], now[1], now[2], noise, cutoff_bin)
-        return generated, *(source[:, time:] for source in late), level, context, conv, memory
+            filled = torch.matmul(inside, self.analysis[: spectrum.shape[-1]])
+            filled = filled if cutoff_bin.shape[1] == 1 else filled[:, :time]
+            sources = self.excite(
+                spectrum[:, :time], power[:, :time], bands[:, :time], filled, own, noise.shape[-1]
+            )
+            generated = self.synthesise(hidden.float(), *sources, noise, own)
+        return generated, level, context, conv, memory
 
     def analyse(
         self, power: Tensor, kept: Tensor, bands: Tensor, cutoff_bin: Tensor, level: Tensor, context: Tensor
@@ -285,18 +292,18 @@ class FastModel(nn.Module):
     ) -> Tensor:
         """Excitations at the predicted gains, and the share of the input that is kept just above the cutoff.
 
-        Shape: hidden `[batch, time, channels]`, the (delayed) results of `excite`, the rest as in `forward`.
+        Shape: hidden `[batch, time, channels]`, the results of `excite`, the rest as in `forward`.
         """
         c = self.config
+        first = c.bins - noise.shape[-1]
         gains, keep = self.head(hidden).float().split([2 * c.gain_bands, c.pass_bins], dim=-1)
         logs = (4.0 * gains.unflatten(-1, (2, c.gain_bands))).clamp(-24.0, 12.0)
-        logs = logs + reference[..., None] - REFERENCE_OFFSET
-        amplitude = torch.exp(torch.matmul(logs, self.interpolate))
+        amplitude = torch.matmul(torch.exp(logs + reference[..., None]), self.interpolate[:, first:])
         if c.excitation == "predicted":
             noise, translated = self.turn(hidden, translated), torch.zeros_like(translated)
         generated = amplitude[:, :, :1] * noise + amplitude[:, :, 1:] * translated
         kept = kept * torch.sigmoid(4.0 * keep + 2.0)[:, :, None]
-        position = self.around(cutoff_bin, 0, c.pass_bins).clamp(max=c.bins - 1).long()
+        position = (self.around(cutoff_bin, 0, c.pass_bins).clamp(max=c.bins - 1) - first).long()
         return generated.scatter_add(-1, position[:, :, None].expand(kept.shape), kept)
 
     def edge_phases(self, spectrum: Tensor, cutoff_bin: Tensor) -> Tensor:
@@ -325,28 +332,35 @@ class FastModel(nn.Module):
         return vector * torch.rsqrt(power_of(vector).clamp(min=POWER_TINY))[:, :, None]
 
     def excite(
-        self, spectrum: Tensor, power: Tensor, bands: Tensor, inside: Tensor, cutoff_bin: Tensor
+        self,
+        spectrum: Tensor,
+        power: Tensor,
+        bands: Tensor,
+        filled: Tensor,
+        cutoff_bin: Tensor,
+        high: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the generated band is made of: the translated low band, whitened; the input just above the
-        cutoff; the log-amplitude just below it, to which gains refer.
+        """What the generated band is made of: the translated low band, whitened and with its magnitudes
+        compressed; the input just above the cutoff; the log-amplitude just below it, to which gains refer.
 
         The shift is a multiple of `n_fft / hop` bins, so that a translated partial advances its phase from
-        frame to frame as a real one would.
+        frame to frame as a real one would. `filled` is the share of each band that lies below the cutoff.
 
-        Shape: `[batch, time, 2, bins]`, `[batch, time, 2, pass_bins]`, `[batch, time, 1]`.
+        Shape: `[batch, time, 2, high]`, `[batch, time, 2, pass_bins]`, `[batch, time, 1]`.
         """
         c = self.config
-        filled = torch.matmul(torch.matmul(inside, self.analysis), self.spread).clamp(min=1e-3)
-        smooth = torch.matmul(bands, self.spread) / filled
-        white = spectrum * torch.rsqrt(smooth.clamp(min=POWER_TINY))[:, :, None]
+        spread = self.spread[:, : spectrum.shape[-1]]
+        smooth = torch.matmul(bands, spread) / torch.matmul(filled, spread).clamp(min=1e-3)
+        level = smooth.clamp(min=POWER_TINY).sqrt() * power.clamp(min=POWER_TINY).sqrt()
+        white = spectrum * torch.rsqrt(level)[:, :, None]
         grid = float(c.n_fft // c.hop)
         cutoff = cutoff_bin[..., None]
         shift = torch.floor(cutoff * c.source_share / grid).clamp(min=1.0) * grid
-        bins = torch.arange(c.bins, device=power.device, dtype=power.dtype)
+        bins = torch.arange(c.bins - high, c.bins, device=power.device, dtype=power.dtype)
         above = (bins - cutoff).clamp(min=0.0)
         translated = pick(white, bins - shift * (1.0 + torch.floor(above / shift)))
         position = self.around(cutoff_bin, 0, c.pass_bins)
         kept = pick(spectrum, position) * (position < c.bins).to(power.dtype)[:, :, None]
         near = pick(power, self.around(cutoff_bin, -REFERENCE_BINS, REFERENCE_BINS))
-        reference = 0.5 * torch.log(near.clamp(min=POWER_TINY)).mean(-1, keepdim=True) + REFERENCE_OFFSET
+        reference = 0.5 * torch.log(near.clamp(min=POWER_TINY)).mean(-1, keepdim=True)
         return translated, kept, reference

@@ -24,6 +24,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
+EXPORT_FRAMES = 128  # longest chunk of an exported graph
+
+
 class Averager(NamedTuple):
     """Recursive averages `y[t] = a y[t-1] + (1 - a) x[t]` of a chunk of frames as one matrix product.
 
@@ -38,7 +41,17 @@ class Averager(NamedTuple):
 
     @classmethod
     def make(cls, log_decay: Tensor, time: int) -> "Averager":
-        """Shape: log_decay `[groups]`, the natural logarithm of the decay `a` per frame."""
+        """Shape: log_decay `[groups]`, the natural logarithm of the decay `a` per frame.
+
+        An exported graph holds the matrix for `EXPORT_FRAMES` frames and cuts it to the chunk.
+        """
+        if torch.compiler.is_exporting():
+            whole = cls.compute(log_decay, EXPORT_FRAMES)
+            return cls(whole.kernel[:, :time, :time], whole.carry[:, :time])
+        return cls.compute(log_decay, time)
+
+    @classmethod
+    def compute(cls, log_decay: Tensor, time: int) -> "Averager":
         index = torch.arange(time, device=log_decay.device, dtype=log_decay.dtype)
         lag = index[:, None] - index[None, :]
         kernel = torch.exp(log_decay[:, None, None] * lag.clamp(min=0.0)) * (lag >= 0).to(log_decay.dtype)

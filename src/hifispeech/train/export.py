@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from hifispeech.errors import ModelError
+from hifispeech.infer.backends import FORMAT
 from hifispeech.models.artefact import config_from_dict, config_to_dict, load_strict
 from hifispeech.models.fast import FastConfig, FastModel
+from hifispeech.models.layers import EXPORT_FRAMES
 
 from .checkpoint import Weights
 
@@ -54,11 +56,15 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
     import onnx
 
     model = model.eval()
-    time, bins = 16, model.config.bins
+    c, time, cutoff = model.config, 16, 170
     state = model.initial_state(1)
-    inputs = (torch.randn(1, time, 2, bins), torch.randn(time, 2, bins), torch.full((1, 1), 170.0), *state)
+    spectrum = torch.randn(1, c.look_ahead + time, 2, cutoff + c.pass_bins)
+    noise = torch.randn(1, time, 2, c.bins - cutoff)
+    inputs = (spectrum, noise, torch.full((1, 1), float(cutoff)), *state)
     names = model.state_names()
-    frames = torch.export.Dim("frames", min=1, max=65536)
+    frames = torch.export.Dim("frames", min=1, max=EXPORT_FRAMES)
+    low = torch.export.Dim("low", min=1, max=c.bins)
+    high = torch.export.Dim("high", min=1, max=c.bins)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,7 +72,12 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
             model,
             inputs,
             dynamo=True,
-            dynamic_shapes=({1: frames}, {0: frames}, {}, tuple({} for _ in state)),
+            dynamic_shapes=(
+                {1: frames + c.look_ahead, 3: low},
+                {1: frames, 3: high},
+                {},
+                tuple({} for _ in state),
+            ),
             input_names=["spectrum", "noise", "cutoff_bin", *(STATE_PREFIX + n for n in names)],
             output_names=["generated", *("next_" + n for n in names)],
             opset_version=20,
@@ -74,7 +85,12 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
         )
     assert program is not None
     proto = program.model_proto
-    meta = {"format": 2, "model": config_to_dict(model.config), "card": card or {}}
+    meta = {
+        "format": FORMAT,
+        "max_frames": EXPORT_FRAMES,
+        "model": config_to_dict(model.config),
+        "card": card or {},
+    }
     onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta)})
     temporary = path.with_suffix(".tmp")
     onnx.save_model(proto, temporary)

@@ -82,8 +82,9 @@ class FastGanTask(FastTask):
         late, core = self.config.model.look_ahead, self.networks["model"]
         assert isinstance(core, FastModel)
         state = [s.to(batch.spectrum.device) for s in core.initial_state(len(batch.spectrum))]
-        frames = model(batch.spectrum, batch.noise, batch.cutoff_bin, *state)[0][:, late:].float()
-        target, cutoff = batch.target[:, : -late or None], batch.cutoff_bin[:, : -late or None]
+        own = slice(None, -late or None)
+        noise, target, cutoff = batch.noise[:, own], batch.target[:, own], batch.cutoff_bin[:, own]
+        frames = model(batch.spectrum, noise, batch.cutoff_bin, *state)[0].float()
         mask = generated_mask(cutoff, batch.bandwidth_bin, target.shape[-1])
         last = frames.shape[1]
         part = slice(max(0, last - self.config.wave_frames), last)

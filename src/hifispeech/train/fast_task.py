@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hifispeech.audio.crossover import high_gain
+from hifispeech.audio.excitation import noise_frames
 from hifispeech.models.fast import FastModel, power_of
 
 from .config import FastTrainConfig
 from .dataset import Shards
 from .frame_losses import Shared, alone, frame_losses, generated_mask
-from .simulate import Batch, Simulator, noise_table, planes
+from .simulate import Batch, Simulator, planes
 from .spectral import istft, stft
 from .task import Parts, Updates, Validation
 from .validate import Scores
@@ -64,13 +65,14 @@ class FastTask:
         return updates.update("model", lambda model, batch: self.loss(model, batch, updates.shared), batches)
 
     def loss(self, model: nn.Module, batch: Batch, shared: Shared = alone) -> tuple[Tensor, Parts]:
-        """Loss of a batch; the target is delayed by the model's look-ahead."""
+        """Loss of a batch; its last frames are the model's look-ahead."""
         late = self.config.model.look_ahead
         core = self.networks["model"]
         assert isinstance(core, FastModel)
         state = [s.to(batch.spectrum.device) for s in core.initial_state(len(batch.spectrum))]
-        generated = model(batch.spectrum, batch.noise, batch.cutoff_bin, *state)[0][:, late:].float()
-        target, cutoff = batch.target[:, : -late or None], batch.cutoff_bin[:, : -late or None]
+        part = slice(None, -late or None)
+        noise, target, cutoff = batch.noise[:, part], batch.target[:, part], batch.cutoff_bin[:, part]
+        generated = model(batch.spectrum, noise, batch.cutoff_bin, *state)[0].float()
         mask = generated_mask(cutoff, batch.bandwidth_bin, target.shape[-1])
         return frame_losses(generated, target, mask, self.config.loss, shared)
 
@@ -85,7 +87,7 @@ class FastTask:
             return None
         c = self.config.model
         device = next(model.parameters()).device
-        noise = planes(noise_table(2048, c.bins, c.n_fft, c.hop, seed=77)).to(device)
+        noise = torch.from_numpy(noise_frames()).to(device)
         scores = Scores()
         for speaker in self.valid.speakers:
             for number, i in enumerate(self.valid.by_speaker[speaker][:clips_per_speaker]):
@@ -116,7 +118,7 @@ class FastTask:
         spectrum = torch.cat([planes(kept), ahead], 1)
         cutoff = torch.full(spectrum.shape[:2], float(edge), device=target.device)
         state = [s.to(target.device) for s in model.initial_state(1)]
-        late = model(spectrum, noise[: spectrum.shape[1]], cutoff, *state)[0][:, c.look_ahead :]
+        late = model(spectrum, noise[None, : target.shape[1]], cutoff, *state)[0]
         gain = torch.from_numpy(high_gain(edge, c.bins).copy()).to(target.device)
         whole = kept + gain * (torch.complex(late[:, :, 0], late[:, :, 1]) - kept)
         upscaled = istft(whole, held.samples, c.n_fft, c.hop)[0].cpu().numpy()

@@ -24,12 +24,15 @@ Shared = Callable[[Tensor], Tensor]
 class FrameLossConfig:
     """Weights of the log-spectral distance and of the pooled log-power distances (`(frames, bins)` each).
 
-    `phase` weighs the phase distances, for a model that predicts phases.
+    `quantile` is what the pooled distances aim at where the power cannot be known: 0.5 is the median of what
+    is plausible, more makes uncertain sounds louder. `phase` weighs the phase distances, for a model that
+    predicts phases.
     """
 
     lsd: float = 1.0
     pools: tuple[tuple[int, int], ...] = ((1, 12), (6, 24))
     pool_weight: float = 1.0
+    quantile: float = 0.5
     phase: float = 0.0
 
 
@@ -64,7 +67,7 @@ def frame_losses(
     parts = {"lsd_high": lsd}
     total = config.lsd * lsd
     for frames, bins in config.pools:
-        distance = pooled_distance(estimate, truth, mask, frames, bins, shared)
+        distance = pooled_distance(estimate, truth, mask, (frames, bins), config.quantile, shared)
         parts[f"pool_{frames}x{bins}"] = distance
         total = total + config.pool_weight * distance
     if config.phase:
@@ -94,12 +97,19 @@ def phase_distance(generated: Tensor, target: Tensor, mask: Tensor, shared: Shar
 
 
 def pooled_distance(
-    estimate: Tensor, truth: Tensor, mask: Tensor, frames: int, bins: int, shared: Shared = alone
+    estimate: Tensor,
+    truth: Tensor,
+    mask: Tensor,
+    cell: tuple[int, int],
+    quantile: float = 0.5,
+    shared: Shared = alone,
 ) -> Tensor:
-    """Mean absolute log10 ratio of powers pooled over cells of `frames` x `bins`.
+    """Mean absolute log10 ratio of powers pooled over cells of `(frames, bins)`, estimates below the truth
+    weighted by `2 * quantile`, those above by the rest to 2.
 
     Cells that are masked by half or more are left out. Shape: `[batch, time, bins]` each.
     """
+    frames, bins = cell
 
     def pool(x: Tensor) -> Tensor:
         x = x[:, : x.shape[1] // frames * frames, : x.shape[2] // bins * bins]
@@ -110,4 +120,6 @@ def pooled_distance(
     share = share.clamp(min=1e-6)
     log_estimate = torch.log10(pool(estimate * mask) / share + POWER_FLOOR)
     log_truth = torch.log10(pool(truth * mask) / share + POWER_FLOOR)
-    return ((log_estimate - log_truth).abs() * whole).sum() / shared(whole.sum()).clamp(min=1.0)
+    over = log_estimate - log_truth
+    distance = torch.maximum(2.0 * (1.0 - quantile) * over, -2.0 * quantile * over)
+    return (distance * whole).sum() / shared(whole.sum()).clamp(min=1.0)

@@ -23,6 +23,7 @@ from hifispeech.audio.degrade import (
     magnitude_response,
     sample_degradation,
 )
+from hifispeech.audio.excitation import noise_frames
 from hifispeech.models.fast import power_of
 
 from .spectral import stft
@@ -115,6 +116,7 @@ class Simulator:
         self.bins = n_fft // 2 + 1
         self.frequencies_hz = np.arange(self.bins) * sample_rate / n_fft
         self.hz_per_bin = sample_rate / n_fft
+        self.flat = torch.from_numpy(noise_frames())
         self.white = noise_table(8192, self.bins, n_fft, hop, seed=20501)
 
     def __call__(
@@ -144,7 +146,7 @@ class Simulator:
             edge_bin = round(min(edge_hz, 22000.0) * error / self.hz_per_bin)
             target[i], cutoff_bin[i] = clean[i], max(48.0, edge_bin)
             spectrum[i] = stft(torch.from_numpy(coded), self.n_fft, self.hop)
-        noise = planes(self.noise(time, draws))
+        noise = self.excitation(time, draws)
         top_bin = np.minimum(bandwidth_hz, 23900.0) / self.hz_per_bin
         bandwidth = torch.tensor(top_bin, dtype=torch.float32)
         return Batch(planes(spectrum), planes(target), noise, cutoff_bin, bandwidth)
@@ -165,6 +167,13 @@ class Simulator:
         starts = draws.integers(len(self.white) - time)
         frames = torch.stack([self.white[s : s + time] for s in starts])
         return frames * torch.tensor(draws.signs(1, 1), dtype=torch.float32)
+
+    def excitation(self, time: int, draws: RowDraws) -> Tensor:
+        """Frames of the noise that the model shapes, from anywhere in its period. Shape: `[batch, time, 2,
+        bins]`.
+        """
+        starts = torch.from_numpy(draws.integers(len(self.flat)))
+        return self.flat[(starts[:, None] + torch.arange(time)) % len(self.flat)]
 
     def level(self, audio: np.ndarray, draws: RowDraws) -> np.ndarray:
         """Scale every item to a random RMS level. Shape: `[batch, samples]` kept."""

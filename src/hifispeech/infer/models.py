@@ -1,0 +1,118 @@
+"""Which model runs and how: frame models in ONNX Runtime, waveform models in PyTorch or ONNX Runtime."""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from hifispeech.errors import ModelError
+
+from .backends import FrameModel, open_session
+from .generator import CHUNK_FRAMES, EdgeTrack, Generator
+from .waveform import Samples, WaveformGenerator
+
+WAVEFORM_KIND = "hifisr"
+KIND_KEY = "hifispeech.kind"  # in the metadata of an exported waveform model
+
+
+class OnnxWaveform:
+    """A waveform model exported by `hifispeech export`, in ONNX Runtime: no PyTorch."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+
+    def run(self, audio: Samples) -> Samples:
+        """Shape: `[time]`, whole hops, kept."""
+        (wideband,) = self.session.run(None, {"audio": audio[None, None]})
+        return np.asarray(wideband)[0, 0]
+
+
+class TorchWaveform:
+    """A waveform model of a `.safetensors` file in PyTorch, weight norm folded.
+
+    Args:
+        device: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda" or "mps".
+        threads: threads of PyTorch, for the whole process; None leaves the choice to it.
+
+    Raises:
+        ImportError: if PyTorch is not installed.
+        ModelError: if the file is missing, damaged or no waveform model, or the device is not there.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        try:
+            import torch
+
+            from hifispeech.models.hifisr import load_hifisr
+            from hifispeech.models.hifisr.fast_conv import speed_up
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f'{path} needs {error.name}; install it with: pip install "hifispeech[train]", '
+                "or export the model to .onnx with `hifispeech export`, which runs without"
+            ) from error
+        from hifispeech.models.artefact import read_kind
+
+        if (kind := read_kind(path)) != WAVEFORM_KIND:
+            raise ModelError(
+                f"{path} holds a {kind!r} model, which runs as .onnx; use: hifispeech export {path} -o X.onnx"
+            )
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = torch.device(torch_device(device))
+        network = load_hifisr(path).fold()
+        self.network = speed_up(network) if self.device.type == "cpu" else network.to(self.device)
+
+    def run(self, audio: Samples) -> Samples:
+        """Shape: `[time]`, whole hops, kept."""
+        import torch
+
+        with torch.inference_mode():
+            signal = torch.from_numpy(audio).to(self.device)[None, None]
+            return self.network(signal)[0, 0].float().cpu().numpy()
+
+
+Model = FrameModel | OnnxWaveform | TorchWaveform
+
+
+def open_model(model: str | Path = "fast", device: str = "auto", threads: int | None = None) -> Model:
+    """The model of a packaged name, of an exported `.onnx`, or of the `.safetensors` of a waveform model.
+
+    Raises:
+        ModelError: if it is missing or damaged, or the device is not there.
+        ImportError: if it needs PyTorch and that is not installed.
+    """
+    if Path(model).suffix == ".safetensors":
+        return TorchWaveform(Path(model), device, threads)
+    # Beside a frame model, a thread of its own does the signal processing (see `Generator`).
+    session = open_session(model, device, max(1, threads - 1) if threads else threads)
+    if session.get_modelmeta().custom_metadata_map.get(KIND_KEY) == WAVEFORM_KIND:
+        return OnnxWaveform(session if threads in (None, 1) else open_session(model, device, threads))
+    return FrameModel(model, device, threads, session=session)
+
+
+def make_generator(
+    model: Model, edges: EdgeTrack, chunk_frames: int = CHUNK_FRAMES, worker: Executor | None = None
+) -> Generator | WaveformGenerator:
+    """The generator of one channel; `chunk_frames` and `worker` are for frame models, see `Generator`."""
+    if isinstance(model, FrameModel):
+        return Generator(model, edges, chunk_frames, worker)
+    return WaveformGenerator(model, edges)
+
+
+def torch_device(device: str) -> str:
+    """PyTorch's name of "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda" or "mps".
+
+    Raises:
+        ModelError: for another name, or where there is no such device.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, is_there in there.items() if is_there)
+    if device not in there:
+        raise ModelError(f"device={device!r} is unknown; use auto, {', '.join(there)}")
+    if not there[device]:
+        raise ModelError(f"device={device!r} is not available to PyTorch here; use device='cpu'")
+    return device
