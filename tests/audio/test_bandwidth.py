@@ -259,6 +259,26 @@ def test_a_change_is_followed_in_time() -> None:
             assert track[1][1].is_full_band
 
 
+def test_forgetting_follows_a_change_in_constant_memory(clips: list[np.ndarray]) -> None:
+    """Only the last seconds count: after a switch, the answer is that of the new band alone."""
+    meter = BandwidthMeter(RATE)
+    wide = np.tile(clips[0], 3)[: 9 * RATE]
+    spectrum = np.fft.rfft(wide)
+    spectrum[(3400 * 9) :] = 0
+    narrow = np.fft.irfft(spectrum, len(wide))
+    rng = np.random.default_rng(0)
+    for audio, found_hz in ((narrow, 3400), (wide, 24000), (narrow, 3400)):
+        dithered = audio + (rng.random(audio.size) - rng.random(audio.size)) / 32768
+        for start in range(0, len(audio), RATE):
+            meter.push(dithered[start : start + RATE])
+            meter.forget(3.0)
+            assert meter.active_s < 4.5
+        assert meter.result().cutoff_hz == pytest.approx(found_hz, rel=0.2)
+    meter.push(np.zeros(60 * RATE))
+    meter.forget(3.0)
+    assert meter.result().cutoff_hz == pytest.approx(3400, rel=0.2)  # silence is not counted
+
+
 @pytest.mark.parametrize("cutoff_hz", [3400.0, 8000.0, None])
 def test_a_constant_file_is_one_segment(cutoff_hz: float | None) -> None:
     x = speech_like(16.0, 21)

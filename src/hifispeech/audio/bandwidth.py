@@ -110,6 +110,17 @@ class BandwidthMeter:
             start += stride
         self._rest = x[:, start:].copy()
 
+    def forget(self, keep_s: float) -> None:
+        """Drop all but the last `keep_s` seconds of signal (at least 1), digital silence not counted.
+
+        Called now and then, it bounds the memory, and `result` and `track` tell of these seconds only.
+        """
+        keep = max(4, round(max(keep_s, 1.0) * self.sample_rate / (self._hop * self._frames_per_block)))
+        if len(self._index) > keep:
+            rows = [*self._chunks, *(row[None] for row in self._fill)]
+            self._chunks, self._fill = [np.concatenate(rows)[-keep:].copy()], []
+            self._index = self._index[-keep:]
+
     @property
     def active_s(self) -> float:
         """Seconds of signal, digital silence left out: how much the answers rest on."""
@@ -133,8 +144,6 @@ class BandwidthMeter:
             return [(0.0, self.result())]
         block_s = self._hop * self._frames_per_block / self.sample_rate
         found = segments(levels, np.asarray(index), self._layout, block_s)
-        if len(found) < 2:
-            return [(0.0, self.result())]
         return [(start_s, self._bandwidth(edge)) for start_s, edge in found]
 
     def _frame_levels(self, x: np.ndarray) -> np.ndarray:
