@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,3 +182,75 @@ def data_dir() -> Path:
     if not (path / "manifest.csv").is_file():
         pytest.skip(f"no audio data at {path}; set HIFISPEECH_DATA to the folder that holds manifest.csv")
     return path
+
+
+class ServerProcess:
+    """`hifispeech serve` as a process of its own, on a free loopback port; its log is `log`, JSON lines."""
+
+    def __init__(self, folder: Path, *options: object, env: dict[str, str] | None = None) -> None:
+        folder.mkdir(exist_ok=True)
+        self.data, self.log_file = folder / "data", folder / "server.log"
+        words = ["serve", "--port", "0", "--data", self.data, "--workers", "1", *options]
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hifispeech", *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+            )
+        self.url = f"http://127.0.0.1:{self._port()}"
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of the log so far."""
+        lines = self.log_file.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def workers(self) -> list[int]:
+        """Process ids of the server's children."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+    def temporary(self) -> list[Path]:
+        """Temporary files there are."""
+        return sorted(self.data.glob("tmp/**/*"))
+
+    def kill(self) -> None:
+        """As a power failure would: at once, without a word."""
+        self.process.kill()
+        self.process.wait(timeout=60)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=120)
+
+    def _port(self) -> int:
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline and self.process.poll() is None:
+            for record in self.log:
+                if record["event"] == "listening":
+                    return record["port"]
+            time.sleep(0.05)
+        self.process.kill()
+        self.process.wait()
+        raise RuntimeError(f"the server did not start: {self.log_file.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServerProcess]]:
+    """`start_server(*options, folder=None, env=None) -> ServerProcess`; all are ended at the end."""
+    started: list[ServerProcess] = []
+
+    def start(
+        *options: object, folder: Path | None = None, env: dict[str, str] | None = None
+    ) -> ServerProcess:
+        server = ServerProcess(folder or tmp_path_factory.mktemp("server"), *options, env=env)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()

@@ -4,6 +4,7 @@ Every encoder takes float32 blocks [channels, n] within +-1 and writes to a bina
 that disk errors surface as OSError.
 """
 
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,19 +119,34 @@ def quantise(block: np.ndarray, bits: int) -> np.ndarray:
 
 
 def open_encoder(
-    file: BinaryIO, suffix: str, encoding: str, sample_rate: int, channels: int, tags: Mapping[str, str]
+    file: BinaryIO,
+    suffix: str,
+    encoding: str,
+    sample_rate: int,
+    channels: int,
+    tags: Mapping[str, str],
+    frames: int | None = None,
 ) -> Encoder:
-    """The encoder for a combination that `check_format` accepted."""
+    """The encoder for a combination that `check_format` accepted; `frames`: the length, where it is known."""
     if suffix == ".wav":
-        return WavEncoder(file, encoding, sample_rate, channels, tags)
+        return WavEncoder(file, encoding, sample_rate, channels, tags, frames)
     return SndfileEncoder(file, suffix, encoding, sample_rate, channels, tags)
 
 
 class WavEncoder:
-    """WAV, turning itself into RF64 (EBU 3306) when it outgrows 4 GiB."""
+    """WAV, turning itself into RF64 (EBU 3306) when it outgrows 4 GiB.
+
+    With `frames` the header is right from the start, so that the file can be read while it grows.
+    """
 
     def __init__(
-        self, file: BinaryIO, encoding: str, sample_rate: int, channels: int, tags: Mapping[str, str]
+        self,
+        file: BinaryIO,
+        encoding: str,
+        sample_rate: int,
+        channels: int,
+        tags: Mapping[str, str],
+        frames: int | None = None,
     ) -> None:
         self._file, self._encoding = file, encoding
         width = {"pcm_16": 2, "pcm_24": 3, "float": 4}[encoding]
@@ -159,6 +175,8 @@ class WavEncoder:
         header += _chunk(b"LIST", b"INFO" + info) if info else b""
         self._data_at = len(header) + 8
         file.write(header + b"data\0\0\0\0")
+        if frames is not None:
+            self._write_sizes(frames * self._frame_bytes)
 
     def write(self, block: np.ndarray) -> None:
         """See `Encoder.write`."""
@@ -174,8 +192,12 @@ class WavEncoder:
 
     def close(self) -> None:
         """See `Encoder.close`."""
-        file, size = self._file, self._data_bytes
-        file.write(b"\0" * (size % 2))
+        self._file.write(b"\0" * (self._data_bytes % 2))
+        self._write_sizes(self._data_bytes)
+
+    def _write_sizes(self, size: int) -> None:
+        """Put the sizes for `size` bytes of audio into the header."""
+        file = self._file
         riff_size = self._data_at + size + size % 2 - 8
         frames = size // self._frame_bytes
         if riff_size > RIFF_LIMIT:
@@ -192,6 +214,7 @@ class WavEncoder:
             file.write(struct.pack("<I", min(frames, 0xFFFFFFFF)))
         file.seek(self._data_at - 4)
         file.write(struct.pack("<I", 0xFFFFFFFF if riff_size > RIFF_LIMIT else size))
+        file.seek(0, os.SEEK_END)
 
 
 class SndfileEncoder:

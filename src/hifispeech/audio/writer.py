@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -35,6 +35,7 @@ class AudioWriter:
         disk meanwhile). Float WAV is written as it is under both.
     tags: those named in `source.TAGS` are kept, others ignored.
     inputs: files that must not be overwritten, not even with force.
+    frames: the length, where it is known before: a WAV then has its final header from the start.
 
     The audio goes to a temporary file in the target's folder, which replaces the target on a clean exit and
     is removed on any exception, Ctrl-C included. After the exit `peak` is the largest magnitude given to
@@ -57,6 +58,7 @@ class AudioWriter:
         tags: Mapping[str, str] | None = None,
         peak: str = "limit",
         inputs: StrPath | list[StrPath] | tuple[StrPath, ...] = (),
+        frames: int | None = None,
     ) -> None:
         if peak not in PEAK_POLICIES:
             raise AudioError(f"peak={peak!r} is unknown; allowed are {', '.join(PEAK_POLICIES)}")
@@ -65,13 +67,13 @@ class AudioWriter:
         self.sample_rate, self.channels = sample_rate, channels
         self.peak, self.samples_over, self.frames, self.gain = 0.0, 0, 0, 1.0
         self._tags = common_tags(tags or {})
-        self._force = force
+        self._force, self._expected = force, frames
         self._inputs = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
         self._scale = peak == "scale" and self.encoding != "float"
         self._files: list[BinaryIO] = []
         self._pending: BinaryIO | None = None
         self._encoder: encode.Encoder | None = None
-        self._check_target()
+        check_target(self.path, force=self._force, inputs=self._inputs)
 
     def __enter__(self) -> "AudioWriter":
         try:
@@ -80,7 +82,13 @@ class AudioWriter:
                 if self._scale:
                     self._pending = self._create()
                 self._encoder = encode.open_encoder(
-                    out, self.path.suffix.lower(), self.encoding, self.sample_rate, self.channels, self._tags
+                    out,
+                    self.path.suffix.lower(),
+                    self.encoding,
+                    self.sample_rate,
+                    self.channels,
+                    self._tags,
+                    self._expected,
                 )
         except BaseException:
             self._discard()
@@ -115,6 +123,23 @@ class AudioWriter:
             else:
                 self._encoder.write(data)
 
+    def part(self) -> tuple[Path, int]:
+        """The temporary file, and how many bytes of it are written; final ones if `grows_only`."""
+        if not self._files:
+            raise RuntimeError("AudioWriter is not open; use it as `with AudioWriter(...) as writer:`")
+        with self._explained():
+            self._files[0].flush()
+            return Path(self._files[0].name), os.fstat(self._files[0].fileno()).st_size
+
+    @property
+    def grows_only(self) -> bool:
+        """Whether bytes once written stay: then the file can be sent on while it is made."""
+        if self._scale:
+            return False
+        return self.encoding in ("vorbis", "opus") or (
+            self.path.suffix.lower() == ".wav" and self._expected is not None
+        )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -136,7 +161,7 @@ class AudioWriter:
         encoder.close()
         for file in self._files:
             file.close()
-        self._check_target()  # it may have appeared meanwhile
+        check_target(self.path, force=self._force, inputs=self._inputs)  # it may have appeared meanwhile
         os.replace(self._files[0].name, os.path.realpath(self.path))
         if self.samples_over and self.encoding != "float":
             done = f"scaled by {self.gain:.4f}" if self._scale else "limited"
@@ -177,21 +202,6 @@ class AudioWriter:
                 os.unlink(file.name)
         self._files.clear()
         self._pending = None
-
-    def _check_target(self) -> None:
-        for other in self._inputs:
-            if same_file(self.path, other):
-                raise AudioError(f"{self.path}: output and input are the same file; write to another name")
-        if not os.path.isdir(self.path.parent):
-            raise AudioError(f"{self.path.parent}: no such folder; create it first or write elsewhere")
-        if self.path.is_dir():
-            raise AudioError(f"{self.path}: is a folder; a file name is needed")
-        if self.path.exists() and not self.path.is_file():
-            raise AudioError(f"{self.path}: is a pipe or device; only regular files can be written")
-        if self.path.exists() and not self._force:
-            raise AudioError(
-                f"{self.path}: exists already; choose another name, or replace it with force (--force)"
-            )
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -234,6 +244,21 @@ def write(
     return writer
 
 
+def check_target(path: Path, *, force: bool, inputs: Sequence[StrPath] = ()) -> None:
+    """Raise AudioError if a result must not or cannot be put at `path`; see `AudioWriter`."""
+    for other in inputs:
+        if same_file(path, other):
+            raise AudioError(f"{path}: output and input are the same file; write to another name")
+    if not os.path.isdir(path.parent):
+        raise AudioError(f"{path.parent}: no such folder; create it first or write elsewhere")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; a file name is needed")
+    if path.exists() and not path.is_file():
+        raise AudioError(f"{path}: is a pipe or device; only regular files can be written")
+    if path.exists() and not force:
+        raise AudioError(f"{path}: exists already; choose another name, or replace it with force (--force)")
+
+
 def choose_encoding(path: StrPath, info: AudioInfo) -> str | None:
     """Encoding for `path` that keeps the precision of the input `info`; None: the default of the format."""
     form = encode.FORMATS.get(Path(path).suffix.lower())
@@ -250,4 +275,4 @@ def same_file(a: StrPath, b: StrPath) -> bool:
         return os.path.normcase(os.path.realpath(a)) == os.path.normcase(os.path.realpath(b))
 
 
-__all__ = ["TAGS", "AudioWriter", "choose_encoding", "same_file", "write"]
+__all__ = ["TAGS", "AudioWriter", "check_target", "choose_encoding", "same_file", "write"]
