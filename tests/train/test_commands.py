@@ -17,7 +17,8 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from hifispeech.cli import app
-from hifispeech.cli.train import EXTRA, needs_train_extra
+from hifispeech.cli.common import needs_extra
+from hifispeech.cli.train import EXTRA
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.train.checkpoint import LAST
 from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig
@@ -66,6 +67,36 @@ def test_newcomers_way(
     assert '"licence": "CC0 1.0"' in card and '"steps": 3' in card
 
 
+@pytest.mark.slow
+def test_torchrun(fast_config: FastTrainConfig, shards: Path, tmp_path: Path) -> None:
+    """The documented command for several machines, on one: two processes of torchrun."""
+    config = write_config(fast_config, tmp_path / "tiny.yaml")
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words += ["-m", "hifispeech", "train", str(config), "--data", str(shards), "-o", str(tmp_path / "run")]
+    words += ["--accelerator", "cpu", "--devices", "2", "--nodes", "1", "--max-steps", "2"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 2") == 1  # one of the two processes reports
+    state = torch.load(tmp_path / "run" / LAST, weights_only=True)
+    assert state["step"] == 2
+
+
+def test_prepare_reports_what_it_did(speech_clip: Path, phone_clip: Path, tmp_path: Path) -> None:
+    for clip, name in ((speech_clip, "anna"), (phone_clip, "ben")):
+        (tmp_path / "recordings" / name).mkdir(parents=True)
+        shutil.copy(clip, tmp_path / "recordings" / name)
+    words = ["prepare", str(tmp_path / "recordings"), "-o", str(tmp_path / "set"), "--workers", "1"]
+    result = CliRunner().invoke(app, words, env=PLAIN)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert re.fullmatch(r"train: \d+\.\d minutes, speakers: 1", lines[0])
+    assert lines[1] == "1 files kept (0 marked as narrow)"
+    assert lines[2].startswith("1 rejected: narrow; see ") and lines[2].endswith("manifest.csv")
+    assert "no speaker is held out" in lines[3]
+
+
 def test_documented_options_exist(repo_dir: Path) -> None:
     text = documented(repo_dir)
     group = typer.main.get_command(app)
@@ -86,6 +117,14 @@ def test_documented_options_exist(repo_dir: Path) -> None:
 def test_documented_files_exist(repo_dir: Path) -> None:
     for name in re.findall(r"`((?:configs|src|tests)/[\w/.]+)`", documented(repo_dir)):
         assert (repo_dir / name).exists(), name
+
+
+def test_documented_tests_exist(repo_dir: Path) -> None:
+    """The table of the release's mistakes names a test for each."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", documented(repo_dir))
+    assert len(named) == 10
+    for file, name in named:
+        assert f"def {name}(" in (repo_dir / file).read_text(encoding="utf-8"), name
 
 
 def test_a_run_is_not_overwritten(fast_config: FastTrainConfig, shards: Path, tmp_path: Path) -> None:
@@ -120,7 +159,7 @@ def test_mistakes(
 
 
 def test_missing_extra_is_named() -> None:
-    @needs_train_extra
+    @needs_extra("train", EXTRA)
     def command(package: str) -> None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 

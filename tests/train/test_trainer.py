@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hifispeech.errors import HifispeechError, ModelError
 from hifispeech.models.artefact import config_to_dict
+from hifispeech.models.hifisr import HiFiSR, save_hifisr
 from hifispeech.train.checkpoint import BEST, LAST, find_weights
 from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig, OptimiserConfig
 from hifispeech.train.dataset import Shards
@@ -159,6 +160,54 @@ def test_divergence_names_the_step_and_keeps_the_checkpoint(
     assert issubclass(DivergedError, HifispeechError)
 
 
+def test_gradients_are_clipped(config: Config, shards: Path, tmp_path: Path, fabric: Fabric) -> None:
+    """The norm before clipping is reported; what the optimiser sees is at most `clip_norm`."""
+    config = replace(config, optimiser=replace(config.optimiser, clip_norm=1e-3))
+    trainer = make(config, shards, tmp_path, fabric)
+    parts = trainer.train_step([trainer.task.batch(0, 0, 1)])
+    grads = [p.grad for p in trainer.task.networks["model"].parameters() if p.grad is not None]
+    assert float(parts["gradient/model"]) > 1e-2
+    assert float(torch.stack([g.norm() for g in grads]).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_mixed_precision_keeps_float32_weights(
+    config: Config, shards: Path, tmp_path: Path, fabric: Fabric
+) -> None:
+    trainer = make(replace(config, precision="bf16-mixed"), shards, tmp_path, fabric)
+    exact = make(config, shards, tmp_path / "exact", fabric)
+    batch = trainer.task.batch(0, 0, 1)
+    low, high = (float(t.train_step([batch])["loss"]) for t in (trainer, exact))
+    assert low != high and low == pytest.approx(high, rel=0.1)
+    assert {v.dtype for v in everything(trainer).values() if v.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_the_same(
+    config: Config, shards: Path, tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`compile: true` compiles every network; checkpoints have the plain names and go on without it."""
+    compiled: list[torch.nn.Module] = []
+
+    def without_code_generation(network: torch.nn.Module) -> Any:
+        compiled.append(network)
+        return compile_(network, backend="eager")
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", without_code_generation)
+    trainer = make(replace(config, compile=True), shards, tmp_path / "compiled", fabric)
+    assert compiled == list(trainer.task.networks.values())
+    trainer.fit(Limits(max_steps=2))
+    plain = make(config, shards, tmp_path / "plain", fabric)
+    plain.fit(Limits(max_steps=2))
+    ours, theirs = everything(trainer), everything(plain)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5, msg=name)
+    again = make(config, shards, tmp_path / "again", fabric)
+    again.resume(tmp_path / "compiled" / LAST)
+    assert again.step == 2
+
+
 def test_max_minutes_stops_after_the_first_step(
     fast_config: FastTrainConfig, shards: Path, tmp_path: Path, fabric: Fabric
 ) -> None:
@@ -236,6 +285,20 @@ def test_start_from_takes_the_averaged_weights(
         assert torch.equal(value, first.averaged[name]) and torch.equal(value, second.averaged[name])
 
 
+def test_start_from_a_converted_model(
+    gan_config: HiFiSRTrainConfig, shards: Path, tmp_path: Path, fabric: Fabric
+) -> None:
+    """`--init-from hifisr-paper.safetensors`: what `hifispeech convert` writes can be trained further."""
+    network = HiFiSR(gan_config.model)
+    save_hifisr(network, tmp_path / "paper.safetensors", notes={"source": "test"})
+    trainer = make(gan_config, shards, tmp_path / "run", fabric)
+    trainer.start_from(find_weights(tmp_path / "paper.safetensors"))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trainer.task.networks["model"].state_dict()[name])
+    assert trainer.frozen_until == gan_config.discriminator_warm_up
+    assert trainer.fit(Limits(max_steps=3)) == 3
+
+
 def test_start_from_another_kind_is_refused(
     fast_config: FastTrainConfig, gan_config: HiFiSRTrainConfig, shards: Path, tmp_path: Path, fabric: Fabric
 ) -> None:
@@ -278,6 +341,23 @@ def test_batch_must_divide_by_processes(
     monkeypatch.setattr(Fabric, "world_size", 3)
     with pytest.raises(ValueError, match="batch_size=2 does not divide by 3"):
         make(fast_config, shards, tmp_path, fabric)
+
+
+def test_tensorboard_holds_curves_sound_and_pictures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monitor = Monitor(tmp_path)
+    monitor.scalars(7, {"loss": 0.5, "valid/lsd": 0.9, "bad": math.nan})
+    monitor.clips(7, {"anna/8k": np.sin(np.arange(48000) * 0.1).astype(np.float32)})
+    monitor.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    tags = board.Tags()
+    assert set(tags["scalars"]) == {"train/loss", "valid/lsd"}
+    assert tags["audio"] == tags["images"] == ["anna/8k"]
+    assert board.Scalars("valid/lsd")[0].step == 7
+    (sound,) = board.Audio("anna/8k")
+    assert sound.sample_rate == 48000 and sound.length_frames == 48000
 
 
 def test_spectrogram_picture() -> None:

@@ -1,19 +1,20 @@
 """What the subcommands share: options, failures as one line on stderr and an exit code, runs over files."""
 
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from hifispeech.cli.output import print_error
-from hifispeech.errors import HifispeechError
+from hifispeech.errors import USER_ERRORS
 
-# ImportError: an extra that is not installed; the message then names the `pip install` that helps.
-USER_ERRORS = (HifispeechError, ValueError, OSError, MemoryError, ImportError)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 DEBUG_KEY = "hifispeech.debug"
 EXIT_CODES = (
@@ -35,6 +36,44 @@ class Program(TyperGroup):
                 raise
             print_error(error)
             raise typer.Exit(1) from error
+
+
+def needs_extra(
+    extra: str, packages: Collection[str]
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """A missing package of an extra becomes an error that says how to install it."""
+
+    def decorate(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(command)
+        def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            try:
+                return command(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                package = (error.name or "").split(".")[0]
+                if package not in packages:
+                    raise
+                raise ImportError(
+                    f'this command needs {package}; install it with: pip install "hifispeech[{extra}]"'
+                ) from error
+
+        return wrapped
+
+    return decorate
+
+
+def parse_cutoff(text: str) -> float | None:
+    """`auto` is None; anything else must be a positive number of hertz."""
+    if text == "auto":
+        return None
+    try:
+        cutoff_hz = float(text)
+    except ValueError:
+        cutoff_hz = -1.0
+    if not 0 < cutoff_hz < 1e6:
+        raise typer.BadParameter(
+            f"{text!r} is not a frequency; pass hertz, such as 3400, or 'auto'", param_hint="'--cutoff'"
+        )
+    return cutoff_hz
 
 
 def show_warnings(wanted: bool) -> None:
@@ -90,20 +129,33 @@ Model = Annotated[
     str,
     typer.Option(
         metavar="NAME|FILE",
-        help="A model in the package (see 'hifispeech models') or an .onnx file made by 'hifispeech export'.",
+        help="A model in the package (see 'hifispeech models'), an .onnx file made by 'hifispeech export', "
+        "or a .safetensors file of the paper's model (needs the extra 'train').",
     ),
 ]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
+    Literal["auto", "cpu", "cuda", "mps"],
     typer.Option(
-        help="Where the model runs. 'auto': on a GPU if onnxruntime-gpu is installed, else the CPU."
+        help="Where the model runs. 'auto': on a GPU if onnxruntime-gpu is installed (for .safetensors: "
+        "PyTorch with one), else the CPU."
     ),
 ]
 Peak = Annotated[
     Literal["limit", "scale"],
     typer.Option(help="Should the result exceed full scale: cut those samples off, or turn the file down."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores; for a folder, one a worker."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="For a folder: parallel processes. Default: one for each core."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="For a folder: pass over files done before and unchanged since."),
+]
 Force = Annotated[
     bool, typer.Option("--force", "-f", help="Replace outputs that exist (never an input of this run).")
 ]

@@ -1,6 +1,5 @@
 """What the command line prints: summaries, tables, the progress bar, errors. Rich is imported when used."""
 
-import errno
 import json
 import sys
 import time
@@ -13,32 +12,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from hifispeech.cli.pipe import STREAM
+from hifispeech.errors import explain
 
 if TYPE_CHECKING:
     from hifispeech import FileReport, Inspection
 
-ADVICE = {
-    errno.ENOSPC: "free some space or write to another disk",
-    errno.EACCES: "check the permissions or pass another path",
-    errno.EROFS: "pass a path on another disk",
-    errno.ENOENT: "check the path",
-    errno.EISDIR: "pass a file name",
-    errno.ENOTDIR: "pass another path",
-}
-
 
 def print_error(error: BaseException, source: Path | None = None) -> None:
     """One line on stderr: what is wrong and, where it is known, what to do."""
-    if isinstance(error, MemoryError):
-        text = "not enough memory; close other programs or work on a shorter file"
-    elif isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename else ""
-        advice = ADVICE.get(error.errno)
-        text = (
-            f"{where}{(error.strerror or 'input or output error').lower()}{f'; {advice}' if advice else ''}"
-        )
-    else:
-        text = " ".join(str(error).split()) or type(error).__name__
+    text = explain(error)
     if source is not None and str(source) not in text:
         text = f"{source}: {text}"
     typer.echo(f"hifispeech: {text}", err=True)

@@ -35,7 +35,7 @@ def plan(inputs: list[Path], output: Path | None, file_type: str | None) -> list
     if len(inputs) > 1 or (source != STREAM and source.is_dir()):
         raise typer.BadParameter("is for one input file; pass a folder to write to", param_hint="'-'")
     if target == STREAM:
-        _check_stream(sys.stdout, STDOUT, "hifispeech upscale call.wav -o - > call_48k.wav")
+        check_stream(sys.stdout, STDOUT, "hifispeech upscale call.wav -o - > call_48k.wav")
         return [(source, STREAM)]
     if not target.suffix or target.is_dir():
         raise typer.BadParameter(
@@ -82,7 +82,7 @@ def local_files(
 
 def _spool(path: Path) -> None:
     """Copy standard input to `path`."""
-    _check_stream(sys.stdin, STDIN, "cat call.wav | hifispeech upscale - -o call_48k.wav")
+    check_stream(sys.stdin, STDIN, "cat call.wav | hifispeech upscale - -o call_48k.wav")
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
 
@@ -101,7 +101,7 @@ def _send(path: Path) -> None:
         ) from error
 
 
-def _check_stream(stream: TextIO | None, name: str, example: str) -> None:
+def check_stream(stream: TextIO | None, name: str, example: str) -> None:
     """Refuse a closed stream, and a terminal: nobody types audio or reads it."""
     if stream is None:
         raise AudioError(f"{name} is closed; for example: {example}")

@@ -8,15 +8,13 @@ so that `--help` is instant.
 import json
 import signal
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import hifispeech
-from hifispeech.cli import train
+from hifispeech.cli import abx, corpus, evaluate, files, serve, stream, train
 from hifispeech.cli.common import (
     EXIT_CODES,
     Cutoff,
@@ -33,10 +31,13 @@ from hifispeech.cli.common import (
     Peak,
     Program,
     Quiet,
+    Resume,
     Threads,
+    Workers,
+    parse_cutoff,
     show_warnings,
 )
-from hifispeech.cli.output import print_inspection, print_report, print_table, progress_bar
+from hifispeech.cli.output import print_inspection, print_table
 from hifispeech.cli.pipe import STREAM, local_files, plan
 
 app = typer.Typer(
@@ -94,6 +95,8 @@ def upscale(
     device: Device = "auto",
     threads: Threads = None,
     peak: Peak = "limit",
+    workers: Workers = None,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -107,7 +110,7 @@ def upscale(
 
     Reads WAV, FLAC, MP3, M4A, Opus, AMR, the sound of videos and more, writes
     what --format lists. Folders are searched for audio files; the results have
-    the same structure.
+    the same structure and a manifest, hifispeech.jsonl.
 
     [bold]Examples[/bold]
 
@@ -115,38 +118,26 @@ def upscale(
 
       hifispeech upscale talk.mp3 -o talk.flac
 
-      hifispeech upscale recordings/ -o upscaled/ --format flac
+      hifispeech upscale recordings/ -o upscaled/ --workers 4 --resume
 
       cat call.wav | hifispeech upscale - -o - --format flac > call.flac
     """
-    cutoff_hz = _parse_cutoff(cutoff)
+    cutoff_hz = parse_cutoff(cutoff)
     show_warnings(not quiet)
+    common = {"encoding": encoding, "cutoff_hz": cutoff_hz, "peak": peak, "force": force}
+    shown = files.Shown(quiet=quiet, as_json=as_json, debug=debug)
+    if files.is_folder_run(inputs, output):
+        choice = {"file_type": file_type, "model": model, "device": device, "threads": threads or 1}
+        files.upscale_folder(inputs, output, shown, workers=workers, resume=resume, **choice, **common)
+        return
+    if workers is not None or resume:
+        raise typer.BadParameter(
+            "goes with a folder, or several files and a folder to write to (-o DIR)",
+            param_hint="'--resume'" if resume else "'--workers'",
+        )
     jobs = plan(inputs, output, file_type)
     upscaler = hifispeech.Upscaler(model, device, threads=threads)
-    failures = Failures(len(jobs), debug)
-    for number, (source, target) in enumerate(jobs, 1):
-        label = f"{number}/{len(jobs)} {source.name}" if len(jobs) > 1 else source.name
-        with failures.noted(source):
-            if target != output:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                local_files(source, target, file_type) as (read, write),
-                progress_bar(label, hidden=quiet or as_json) as on_progress,
-            ):
-                started = time.perf_counter()
-                report = upscaler.process_file(
-                    read,
-                    write,
-                    force=force,
-                    encoding=encoding,
-                    cutoff_hz=cutoff_hz,
-                    peak=peak,
-                    on_progress=on_progress,
-                )
-                seconds = time.perf_counter() - started
-            if not quiet or as_json:
-                print_report(replace(report, input=source, output=target), seconds, as_json)
-    failures.finish()
+    files.upscale_each(upscaler, jobs, output, file_type, shown, **common)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -211,22 +202,12 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
             print_table(name, {key.replace("_", " "): card[key] for key in card if key != "data"})
 
 
+app.add_typer(abx.app)
+app.add_typer(corpus.app)
+app.add_typer(evaluate.app)
+app.add_typer(serve.app)
+app.add_typer(stream.app)
 app.add_typer(train.app)
-
-
-def _parse_cutoff(text: str) -> float | None:
-    """`auto` is None; anything else must be a positive number of hertz."""
-    if text == "auto":
-        return None
-    try:
-        cutoff_hz = float(text)
-    except ValueError:
-        cutoff_hz = -1.0
-    if not 0 < cutoff_hz < 1e6:
-        raise typer.BadParameter(
-            f"{text!r} is not a frequency; pass hertz, such as 3400, or 'auto'", param_hint="'--cutoff'"
-        )
-    return cutoff_hz
 
 
 def _plot(found: hifispeech.Inspection, file: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ PyTorch and its friends are imported inside the functions; where they are missin
 `pip install` brings them.
 """
 
-import functools
 import math
 import os
 import sys
@@ -12,35 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
+
+from hifispeech.cli.common import needs_extra
 
 EXTRA = {"torch", "lightning_fabric", "safetensors", "tensorboard", "yaml", "scipy", "onnx", "onnxscript"}
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # not 0 in the second and later processes of a run
 
 app = typer.Typer()
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def needs_train_extra(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """A missing package of the extra `train` becomes an error that says how to install it."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
-            return command(*args, **kwargs)
-        except ModuleNotFoundError as error:
-            package = (error.name or "").split(".")[0]
-            if package not in EXTRA:
-                raise
-            raise ImportError(
-                f'this command needs {package}; install it with: pip install "hifispeech[train]"'
-            ) from error
-
-    return wrapped
 
 
 class SplitBy(str, Enum):
@@ -61,7 +42,7 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output i
 
 
 @app.command()
-@needs_train_extra
+@needs_extra("train", EXTRA)
 def prepare(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DATASET", help="Folder to write.")],
     folders: Annotated[
@@ -148,7 +129,7 @@ def _print_summary(summary: Any, manifest: Path) -> None:
 
 
 @app.command()
-@needs_train_extra
+@needs_extra("train", EXTRA)
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.")],
     data: Annotated[Path, typer.Option(metavar="DATASET", help="A folder made by 'hifispeech prepare'.")],
@@ -206,7 +187,45 @@ def train(
 
 
 @app.command()
-@needs_train_extra
+@needs_extra("train", EXTRA)
+def estimate(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.")],
+    device: Annotated[
+        str, typer.Option(help="'here' (measured, some seconds), rtx4090, a100, a800, h100 or h200.")
+    ] = "here",
+    devices: Annotated[int, typer.Option(min=1, help="Of them on each node.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of CONFIG, such as batch_size=4."),
+    ] = None,
+) -> None:
+    """Say what a training run will need: memory per device, time per step, hours for all steps.
+
+    Operations and kept bytes are counted exactly; the speed of the named devices
+    is a share of their makers' figures, so take the hours as an order.
+
+    [bold]Example[/bold]
+
+      hifispeech estimate configs/hifisr.yaml --device a100 --devices 8
+    """
+    from hifispeech.train.config import load
+    from hifispeech.train.estimate import device_of
+    from hifispeech.train.estimate import estimate as run
+    from hifispeech.train.run import with_changes
+
+    chosen = with_changes(load(config), changes or [])
+    found = device_of(device)
+    need = run(chosen, found, devices, nodes)
+    verdict = "fits" if need.fits else "does not fit"
+    typer.echo(
+        f"{config}: {need.memory_gb:.1f} GB of {found.memory_gb:.0f} GB per device ({verdict}), "
+        f"{need.step_s:.3g} s per step, {need.hours:.3g} hours for {chosen.optimiser.total_steps} steps"
+    )
+
+
+@app.command()
+@needs_extra("train", EXTRA)
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="last.pt or best.safetensors.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.onnx", help="File to write.")],
@@ -241,7 +260,7 @@ def export(
 
 
 @app.command()
-@needs_train_extra
+@needs_extra("train", EXTRA)
 def convert(
     release: Annotated[Release, typer.Argument(help="Where the weights come from.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the download.")],

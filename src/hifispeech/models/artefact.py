@@ -112,6 +112,24 @@ def load_artefact(path: str | Path, kind: str | None = None) -> Artefact:
     return Artefact(metadata["kind"], json.loads(metadata["config"]), tensors, metadata["sha256"], notes)
 
 
+def read_kind(path: str | Path) -> str:
+    """The kind of model in a file of `save_artefact`; the tensors are not read.
+
+    Raises:
+        ModelError: no such file, or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such model file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a readable .safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path}: no model of hifispeech; convert foreign weights with `hifispeech convert`")
+    return metadata["kind"]
+
+
 def checksum(kind: str, config_json: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over kind, config and every tensor (name, type, shape, bytes) in the order of the names."""
     digest = hashlib.sha256(f"{kind}\n{config_json}\n".encode())

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hifispeech.audio.crossover import correction
 from hifispeech.audio.degrade import DegradeSpec, apply, sample_degradation
-from hifispeech.audio.spectral import N_FFT, istft, stft
+from hifispeech.audio.spectral import HOP, N_FFT
+from hifispeech.infer.waveform import added_band, level_gain, whole
 from hifispeech.models.hifisr import HiFiSR
 
 from .config import HiFiSRTrainConfig
@@ -64,7 +64,7 @@ class HiFiSRTask:
         return WaveBatch(torch.from_numpy(low), torch.from_numpy(target))
 
     def pair(self, item: int) -> tuple[np.ndarray, np.ndarray]:
-        """Input and target of one training item. Shape: `[segment_samples]` both."""
+        """Input and target of one training item, at the level of `level_gain`. Shape: `[segment_samples]`."""
         c = self.config
         target, _ = self.train.draw(c.seed, item, c.segment_samples)
         rng = np.random.default_rng((c.seed, 11, item))
@@ -75,7 +75,8 @@ class HiFiSRTask:
             noise_probability=c.low_rate.noise_probability,
         )
         low, _, _ = apply(target, SAMPLE_RATE, spec, rate_out=SAMPLE_RATE)
-        return low, target
+        gain = level_gain(low)  # as at inference
+        return low * gain, target * gain
 
     def train_step(self, updates: Updates, batches: Sequence[WaveBatch]) -> Parts:
         """Discriminators first, on the output as it is; then the generator against the updated ones."""
@@ -153,11 +154,12 @@ class HiFiSRTask:
         spec = DegradeSpec(target_rate=rate, cutoff_hz=rate / 2)
         low, _, _ = apply(audio, SAMPLE_RATE, spec, rate_out=SAMPLE_RATE)
         device = next(model.parameters()).device
-        made = model(torch.from_numpy(low)[None, None].to(device))[0, 0].float().cpu().numpy()
-        kept = stft(low)
+
+        def run(window: np.ndarray) -> np.ndarray:
+            return model(torch.from_numpy(window)[None, None].to(device))[0, 0].float().cpu().numpy()
+
         edge = int(0.94 * rate / 2 / SAMPLE_RATE * N_FFT)
-        added = correction(kept, stft(made), np.full(len(kept), edge))
-        return low + istft(added, len(low)).astype(np.float32)
+        return low + added_band(run, low, np.full(1 + whole(len(low)) // HOP, edge))
 
     def card(self) -> dict[str, Any]:
         return {"data": self.train.summary()}

@@ -1,0 +1,140 @@
+"""The command `corpus`: a whole corpus through Ray Data. Mounted by `hifispeech.cli`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hifispeech.cli.common import (
+    EXIT_CODES,
+    Cutoff,
+    Debug,
+    Encoding,
+    Json,
+    Model,
+    Peak,
+    Quiet,
+    needs_extra,
+    parse_cutoff,
+)
+from hifispeech.cli.train import counting
+
+if TYPE_CHECKING:
+    from hifispeech.infer.corpus import CorpusSummary
+    from hifispeech.infer.corpus_worker import Row
+
+EXTRA = {"ray", "fsspec", "pyarrow"}
+LISTED = 20  # failures shown at the end; the manifest has all
+
+app = typer.Typer()
+
+
+@app.command(epilog=EXIT_CODES)
+@needs_extra("dist", EXTRA)
+def corpus(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Folder, or list of files (.parquet, .csv, .jsonl with a column 'path'), as a path or a URL "
+            "such as s3://bucket/calls.",
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR|URL", help="Folder for results and manifest.")
+    ],
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ADDRESS", help="This machine, or a Ray cluster: HOST:6379, ray://HOST:10001, auto."
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Model actors. Default: one per GPU, or per CPU.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads of each actor.")] = 1,
+    file_type: Annotated[
+        str, typer.Option("--format", metavar="TYPE", help="Of the results: wav, flac, ogg, opus or mp3.")
+    ] = "flac",
+    encoding: Encoding = None,
+    cutoff: Cutoff = "auto",
+    model: Model = "fast",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where the model runs. 'auto': on GPUs if the cluster has any, else on CPUs."),
+    ] = "auto",
+    peak: Peak = "limit",
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Upscale a corpus of any size on one machine or a Ray cluster.
+
+    Results are named by the content of their input, audio/3f/3f9a....flac, each
+    with its row beside it; hifispeech.jsonl has a row for every input. The
+    same command again goes on after an interruption and retries what failed.
+    Needs the extra 'dist' on every machine.
+
+    [bold]Examples[/bold]
+
+      hifispeech corpus calls/ -o upscaled/
+
+      hifispeech corpus s3://bucket/calls -o s3://bucket/upscaled --cluster 10.0.0.1:6379
+
+      hifispeech corpus files.parquet -o upscaled/ --device cuda --workers 8
+    """
+    from hifispeech.infer.corpus import Machines, run_corpus
+    from hifispeech.infer.manifest import NAME
+
+    cutoff_hz = parse_cutoff(cutoff)
+    machines = Machines(cluster, workers, device, threads)
+    started = time.perf_counter()
+    # Ray prints what happens to its workers on standard output, which is ours.
+    with _rows(quiet, as_json) as on_row, redirect_stdout(sys.stderr):
+        summary = run_corpus(
+            source,
+            output,
+            machines,
+            model=model,
+            file_type=file_type,
+            encoding=encoding,
+            cutoff_hz=cutoff_hz,
+            peak=peak,
+            on_row=on_row,
+        )
+    if not (quiet or as_json):
+        _print_summary(summary, time.perf_counter() - started)
+    for _, message in summary.errors[:LISTED]:
+        typer.echo(f"hifispeech: {message}", err=True)
+    if summary.failed:
+        total = summary.done + summary.failed + summary.skipped
+        manifest = f"{output.rstrip('/')}/{NAME}"
+        typer.echo(f"hifispeech: {summary.failed} of {total} files failed; see {manifest}", err=True)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _rows(quiet: bool, as_json: bool) -> Iterator[Callable[["Row", int, int], None] | None]:
+    """What happens with each row of the manifest: JSON, a bar on terminals, or nothing."""
+    if as_json:
+        out = sys.stdout
+        yield lambda row, done, total: typer.echo(json.dumps(asdict(row)), file=out)
+        return
+    if quiet:
+        yield None
+        return
+    with counting("files") as on_file:
+        yield None if on_file is None else lambda row, done, total: on_file(done, total)
+
+
+def _print_summary(summary: "CorpusSummary", seconds: float) -> None:
+    factor = summary.duration_s / max(seconds, 1e-9)
+    typer.echo(
+        f"{summary.done} files done, {summary.skipped} done before, {summary.failed} failed; "
+        f"{summary.duration_s / 3600:.3f} hours of audio in {seconds:.1f} s ({factor:.0f}x real time)"
+    )
