@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,7 +17,18 @@ from typer.testing import CliRunner
 import hifispeech
 from hifispeech.cli import app
 
-PAGES = ("docs/quickstart.md", "docs/guarantees.md", "docs/architecture.md")
+PAGES = (
+    "docs/quickstart.md",
+    "docs/guarantees.md",
+    "docs/architecture.md",
+    "docs/folders.md",
+    "docs/streaming.md",
+    "docs/serving.md",
+    "docs/web.md",
+    "docs/evaluation.md",
+    "docs/listening.md",
+    "docs/scaling.md",
+)
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "examples/README.md", *PAGES)
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
 
@@ -29,12 +41,16 @@ def marked_block(text: str, mark: str) -> str:
 
 
 def commands() -> dict[str, list[str]]:
-    """Each subcommand of the program with the options it knows."""
-    group = typer.main.get_command(app)
-    found = {}
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        found[name] = [option for parameter in command.params for option in parameter.opts]
-    return found
+    """Each subcommand of the program with the options it knows; a group knows those of its own commands."""
+
+    def options(command: Any) -> list[str]:
+        own = [option for parameter in command.params for option in parameter.opts]
+        return own + [
+            option for below in getattr(command, "commands", {}).values() for option in options(below)
+        ]
+
+    group: Any = typer.main.get_command(app)
+    return {name: options(command) for name, command in group.commands.items()}
 
 
 def code_blocks(text: str) -> list[tuple[bool, str, str]]:
@@ -83,18 +99,17 @@ def test_readme_python_example_runs(readme: str, repo_dir: Path, tmp_path: Path)
     assert (tmp_path / "out.wav").stat().st_size > 48000
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for bash")
-def test_quick_start_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All marked blocks, one after the other in one folder, as a newcomer would paste them."""
-    blocks = code_blocks((repo_dir / "docs" / "quickstart.md").read_text(encoding="utf-8"))
+def run_marked_blocks(page: Path, repo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """All marked blocks, one after the other in one folder, as a newcomer would paste them; their number."""
+    blocks = code_blocks(page.read_text(encoding="utf-8"))
     marked = [(language, code) for run, language, code in blocks if run]
-    assert len(marked) >= 6
     assert [code for run, language, code in blocks if not run and language == "python"] == []
-    program = tmp_path / "bin" / "hifispeech"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hifispeech "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    for name, command in (("hifispeech", "-m hifispeech"), ("python", "")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "recordings" / "monday").mkdir(parents=True)
     for place in (".", "recordings", "recordings/monday"):
         shutil.copy(repo_dir / "examples" / "phone_8k.wav", tmp_path / place)
@@ -104,6 +119,13 @@ def test_quick_start_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
         )
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
+    return len(marked)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for bash")
+def test_quick_start_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = repo_dir / "docs" / "quickstart.md"
+    assert run_marked_blocks(page, repo_dir, tmp_path, monkeypatch) >= 6
     made = ("out.wav", "given.wav", "upscaled/monday/phone_8k.flac", "wide.flac", "talk.wav")
     assert all((tmp_path / name).is_file() for name in made)
 
@@ -119,10 +141,20 @@ def test_sample_output_of_the_quick_start_is_real(repo_dir: Path, tmp_path: Path
     assert len(printed.split()) == len(shown.split())
 
 
-def test_tests_named_by_the_guarantees_exist(repo_dir: Path) -> None:
-    text = (repo_dir / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
-    assert len(rows) >= 20
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for bash")
+def test_page_on_folders_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = repo_dir / "docs" / "folders.md"
+    assert run_marked_blocks(page, repo_dir, tmp_path, monkeypatch) == 3
+    assert (tmp_path / "upscaled" / "monday" / "phone_8k.wav").is_file()
+    assert (tmp_path / "upscaled" / "hifispeech.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(("page", "promises"), [("guarantees.md", 20), ("folders.md", 8)])
+def test_tests_named_by_the_guarantees_exist(page: str, promises: int, repo_dir: Path) -> None:
+    text = (repo_dir / "docs" / page).read_text(encoding="utf-8")
+    table = text[text.index("| promise | test |") :]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) >= promises
     assert all("::test_" in row for row in rows), "a promise without a test"
     for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
         tree = ast.parse((repo_dir / path).read_text(encoding="utf-8"))
