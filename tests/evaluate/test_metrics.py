@@ -50,6 +50,27 @@ def test_lsd_equals_independent_formula(protocol: metrics.Protocol, samples: int
     )
 
 
+def formula_signals() -> tuple[np.ndarray, np.ndarray]:
+    """Two chirps with tones, by formula alone: nothing in them depends on a version of NumPy."""
+    t = np.arange(24000) / RATE
+    chirp = np.sin(2 * np.pi * (200 * t + 15000 * t**2))
+    tones = 0.05 * np.sin(2 * np.pi * 21000 * t + np.cos(90 * t)) + 0.01 * np.cos(2 * np.pi * 9000 * t * t)
+    return 0.3 * chirp + tones, 0.28 * chirp + 0.002 * np.cos(2 * np.pi * 13000 * t)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stored"),
+    [
+        ("p1", (1.6910638736, 1.1308243447, 1.6501542906)),
+        ("p2", (3.2927512354, 1.4085666283, 3.4987662859)),
+    ],
+)
+def test_lsd_equals_stored_values_of_another_stft(protocol: metrics.Protocol, stored: tuple) -> None:
+    """The values were computed with scipy.signal.stft (whole, below and above 4 kHz)."""
+    result = metrics.lsd(*formula_signals(), protocol, 8000)
+    assert (result.lsd, result.low, result.high) == pytest.approx(stored, abs=1e-8)
+
+
 @pytest.mark.parametrize("protocol", ["p1", "p2"])
 def test_lsd_of_ten_times_is_two(protocol: metrics.Protocol) -> None:
     result = metrics.lsd(noise(), 10 * noise(), protocol, 8000)
@@ -120,6 +141,23 @@ def test_ssim() -> None:
     image = np.random.default_rng(0).random((1, 9, 11))
     window = image[0, 1:8, 2:9]
     assert metrics._box_mean(image)[0, 1, 2] == pytest.approx(window.mean(), rel=1e-12)
+
+
+def test_ssim_equals_that_of_scikit_image() -> None:
+    skimage_metrics = pytest.importorskip("skimage.metrics")
+    a, b = noise(seed=7), noise(seed=7) + noise(seed=8, scale=0.02)
+    powers = [metrics._power(x[None], 2048, 512, 1e-300)[0] for x in (a, b)]
+    pictures = [np.clip(10 * np.log10(p / powers[0].max()) / 80 + 1, 0, 1) for p in powers]
+    _, picture = skimage_metrics.structural_similarity(*pictures, win_size=7, data_range=1.0, full=True)
+    assert metrics.ssim(a, b) == pytest.approx(picture[3:-3, 3:-3].mean(), rel=1e-9)
+
+
+def test_every_measure_says_what_it_is_blind_to_and_what_it_does_with_rates() -> None:
+    functions = [*PAIR_FUNCTIONS, perceptual.visqol, perceptual.pesq_wb, perceptual.stoi]
+    for function in functions:
+        text = " ".join((function.__doc__ or "").lower().split())
+        assert "blind" in text, function
+        assert "any rate" in text or "other rate" in text or "nothing is resampled" in text, function
 
 
 def test_mr_stft_closed_form() -> None:

@@ -59,7 +59,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
 def test_long_signals_are_thinned_by_maximum() -> None:
     image = np.full((5000, 3), -90.0)
     image[4321, 1] = 0
-    thin = plots._thinned(image)
+    thin = plots.thinned(image)
     assert thin.shape[0] <= plots.MAX_COLUMNS
     assert thin.max() == 0
 

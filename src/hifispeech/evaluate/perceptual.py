@@ -6,7 +6,7 @@ channels. Each of these measures knows one sample rate; signals of another are b
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import ModuleType
 
@@ -82,6 +82,18 @@ def stoi(reference: Array, estimate: Array, sample_rate: int = 48000, *, extende
             return module.stoi(ref, est, SPEECH_RATE, extended=extended)
 
     return _mean_score("ESTOI" if extended else "STOI", score, reference, estimate, sample_rate, SPEECH_RATE)
+
+
+def require(names: Iterable[str]) -> None:
+    """Import the packages that these measures need.
+
+    Raises:
+        ImportError: naming the first that is missing.
+    """
+    packages = {"visqol": "visqol", "pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
+    for name in names:
+        if name in packages:
+            _package(packages[name])
 
 
 def _package(name: str) -> ModuleType:

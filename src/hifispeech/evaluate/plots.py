@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.io import read
+from ..audio.resample import resample
 from ..audio.spectral import N_FFT, stft
 from ..errors import AudioError
 
@@ -54,21 +56,15 @@ def spectrogram_figure(
         AudioError: without signals, or for an empty one.
         ImportError: without matplotlib.
     """
-    if not signals:
-        raise AudioError("no signals to plot; pass at least one")
-    for label, audio in signals.items():
-        if np.size(audio) == 0 or not np.isfinite(audio).all():
-            raise AudioError(
-                f"signal {label!r} is empty or not finite; pass finite audio with at least one sample"
-            )
-    figure_module = _matplotlib("matplotlib.figure")
+    check_signals(signals)
+    figure_module = matplotlib_module("matplotlib.figure")
     columns = min(columns, len(signals))
     rows = -(-len(signals) // columns)
     figure: Figure = figure_module.Figure(
         figsize=(3.4 * columns + 0.8, 2.7 * rows + 0.4), layout="constrained"
     )
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    images = {label: _thinned(spectrogram_db(audio, 200.0)) for label, audio in signals.items()}
+    images = {label: thinned(spectrogram_db(audio, 200.0)) for label, audio in signals.items()}
     top = max(float(image.max()) for image in images.values())
     shown = None
     for axis, (label, image) in zip(axes.flat, images.items(), strict=False):
@@ -86,9 +82,21 @@ def spectrogram_figure(
         axis.set_title(label, fontsize=10)
         if cutoff_hz is not None:
             axis.axhline(cutoff_hz / 1000, color="white", linewidth=0.7, linestyle="--", alpha=0.7)
-    _label(figure, axes, len(images), title)
+    label_axes(axes, np.arange(axes.size).reshape(axes.shape) < len(images))
+    if title:
+        figure.suptitle(title, fontsize=11)
     figure.colorbar(shown, ax=axes, label="dB", shrink=0.9, pad=0.01)  # type: ignore[arg-type]
     return figure
+
+
+def at_48k(path: str | Path) -> npt.NDArray[np.float32]:
+    """A file as `[channels, time]` at 48 kHz, so that files of any rate share one scale.
+
+    Raises:
+        AudioError: if it cannot be read.
+    """
+    audio, rate = read(path)
+    return resample(audio, rate, 48000)
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 110) -> Path:
@@ -103,33 +111,43 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 110) -> Path:
         raise ValueError(f"cannot write a figure as {target.name!r}; use one of {', '.join(FORMATS)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata: dict[str, Any] = {"Software": None} if suffix == ".png" else {"Date": None}
-    with _matplotlib("matplotlib").rc_context({"svg.hashsalt": "hifispeech"}):
+    with matplotlib_module("matplotlib").rc_context({"svg.hashsalt": "hifispeech"}):
         figure.savefig(target, dpi=dpi, metadata=metadata)
     return target
 
 
-def _matplotlib(module: str) -> Any:
+def check_signals(signals: Mapping[str, npt.NDArray[np.floating]]) -> None:
+    """Raise `AudioError` unless there are signals, all finite and not empty."""
+    if not signals:
+        raise AudioError("no signals to plot; pass at least one")
+    for label, audio in signals.items():
+        if np.size(audio) == 0 or not np.isfinite(audio).all():
+            raise AudioError(
+                f"signal {label!r} is empty or not finite; pass finite audio with at least one sample"
+            )
+
+
+def matplotlib_module(module: str) -> Any:
+    """Import a module of matplotlib; an ImportError names the extra that has it."""
     try:
         return import_module(module)
     except ImportError as error:
         raise ImportError('matplotlib is not installed; run: pip install "hifispeech[eval]"') from error
 
 
-def _thinned(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def thinned(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """`[frames, bins]` with at most `MAX_COLUMNS` frames, each the maximum of its neighbours."""
     group = -(-image.shape[0] // MAX_COLUMNS)
     return np.maximum.reduceat(image, np.arange(0, image.shape[0], group), axis=0) if group > 1 else image
 
 
-def _label(figure: Figure, axes: npt.NDArray[Any], used: int, title: str | None) -> None:
-    """Axis labels at the outer panels, unused panels hidden."""
-    columns = axes.shape[1]
-    for index, axis in enumerate(axes.flat):
-        axis.set_visible(index < used)
-        if index + columns >= used:
+def label_axes(axes: npt.NDArray[Any], used: npt.NDArray[np.bool_]) -> None:
+    """Axis labels at the outer panels, unused panels hidden. Both `[rows, columns]`."""
+    for (row, column), axis in np.ndenumerate(axes):
+        axis.set_visible(bool(used[row, column]))
+        if not used[row + 1 :, column].any():
             axis.set_xlabel("time in s")
             axis.tick_params(labelbottom=True)
-        if index % columns == 0:
+        if not used[row, :column].any():
             axis.set_ylabel("kHz")
-    if title:
-        figure.suptitle(title, fontsize=11)
+            axis.tick_params(labelleft=True)

@@ -1,0 +1,272 @@
+"""A whole evaluation: clips x rates x systems x measures, in processes, resumable; tables and pictures."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..errors import HifispeechError
+from ..infer.workers import Finished, Logged, Lost, run_tasks
+from . import metrics, systems
+from .cost import Probe, peak_memory_mb
+from .examples import draw_all
+from .lowrate import METHODS
+from .plots import matplotlib_module
+from .results import Row, read_rows, replace_file, write_rows
+from .score import Job, Settings, code_digest, failed_rows, score_clip
+from .sets import Clip, find_clips
+from .summary import Summary, summarise
+from .systems import System
+from .tables import write_tables
+
+log = logging.getLogger(__name__)
+
+DEFAULT_METRICS = ("lsd", "lsd_p2", "si_sdr")
+DEFAULT_RATES = (4000, 8000, 12000, 16000, 24000)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `hifispeech evaluate` was asked for; see its help."""
+
+    data: tuple[str, ...]
+    output: Path
+    systems: tuple[System, ...]
+    rates: tuple[int, ...] = DEFAULT_RATES
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    degrade: str = "sinc"
+    align: bool = False
+    workers: int = 1
+    every: int = 1
+    limit: int | None = None
+    visqol_every: int = 1
+    max_s: float = 30.0
+    seed: int = 0
+    keep_audio: bool = False
+    pictures: int = 10
+    resume: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for an unknown measure or method, a rate out of range, or a number below 1."""
+        unknown = [name for name in self.metrics if name not in metrics.MEASURES]
+        if unknown or not self.metrics:
+            raise ValueError(
+                f"unknown metric {unknown[0] if unknown else ''!r}; choose from {', '.join(metrics.MEASURES)}"
+            )
+        if self.degrade not in METHODS:
+            raise ValueError(f"degrade={self.degrade!r} is unknown; choose one of {', '.join(METHODS)}")
+        for rate in self.rates:
+            if not 2000 <= rate < systems.RATE:
+                raise ValueError(f"rate {rate} is outside 2000..{systems.RATE - 1} Hz; pass rates of inputs")
+        if min(self.workers, self.every, self.visqol_every) < 1 or self.max_s <= 0:
+            raise ValueError("workers, every, visqol_every and max_s must be positive; leave them out")
+
+    @property
+    def settings(self) -> Settings:
+        """What the worker processes need of it."""
+        return Settings(
+            self.rates,
+            self.systems,
+            self.metrics,
+            self.output / "cache",
+            self.output / "work",
+            self.degrade,
+            self.align,
+            self.max_s,
+            self.output / "audio" if self.keep_audio else None,
+        )
+
+
+def evaluate(options: Options, on_progress: Progress | None = None) -> Summary:
+    """Score systems on data and write everything to the output folder.
+
+    Writes scores.csv (one line a clip, rate and system), summary.json, run.json, tables.md, tables.tex,
+    figures and spectrograms of the worst clips. Results are cached in OUTPUT/cache as they are made, so a
+    killed run goes on with `resume`.
+
+    Raises:
+        HifispeechError: no data, a model that cannot be loaded, or results in the way without `resume`.
+        ValueError: data or systems that are not understood.
+        ImportError: a package of the extra `eval` that is needed is missing.
+    """
+    if (options.output / "run.json").exists() and not options.resume:
+        raise HifispeechError(
+            f"{options.output}: holds a run already; pass --resume to go on with it, or another folder"
+        )
+    jobs = find_jobs(options)
+    check_ready(options)
+    shutil.rmtree(options.settings.work, ignore_errors=True)  # of a killed run
+    replace_file(options.output / "run.json", json.dumps(provenance(options, jobs), indent=1))
+    with _one_thread():
+        memory = _memory(options, jobs)
+        rows = _score_all(options, jobs, on_progress)
+    write_rows(options.output / "scores.csv", rows)
+    summary = summarise(rows, seed=options.seed, skipped=_skipped(jobs), memory_mb=memory)
+    replace_file(options.output / "summary.json", json.dumps(summary.as_json(), indent=1))
+    pictures = draw_all(jobs, summary, options.output, options.pictures)
+    write_tables(options.output, summary, provenance(options, jobs), pictures)
+    shutil.rmtree(options.settings.work, ignore_errors=True)
+    return summary
+
+
+def load(folder: Path) -> tuple[Summary, dict[str, Any], list[Row]]:
+    """Summary, provenance and rows of a finished run.
+
+    Raises:
+        AudioError: the folder holds none.
+    """
+    rows = read_rows(folder / "scores.csv")
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    costs = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["costs"]
+    memory = {name: cost["peak_memory_mb"] for name, cost in costs.items()}
+    skipped = {clip: frozenset(names) for clip, names in run["skipped"].items()}
+    return summarise(rows, seed=run["seed"], skipped=skipped, memory_mb=memory), run, rows
+
+
+def find_jobs(options: Options) -> list[Job]:
+    """A job a clip, in the order of the data.
+
+    Raises:
+        AudioError, ValueError: see `find_clips`; two sets of one name.
+    """
+    clips: dict[str, Clip] = {}
+    jobs: list[Job] = []
+    settings = options.settings
+    for data in options.data:
+        for index, clip in enumerate(find_clips(data, every=options.every, limit=options.limit)):
+            if clips.setdefault(f"{clip.set}/{clip.name}", clip) is not clip:
+                raise ValueError(f"{clip.set}/{clip.name} is there twice; name the sets, as in LABEL=PATH")
+            without = frozenset({"visqol"} if index % options.visqol_every else ())
+            jobs.append(Job(clip, settings, without & set(options.metrics)))
+    return jobs
+
+
+def check_ready(options: Options) -> None:
+    """Load every model and import every package once, so that what cannot work fails before the run.
+
+    Raises:
+        ModelError: a model that cannot be loaded.
+        ImportError: a package of the extra `eval` that is missing.
+    """
+    from .perceptual import require
+
+    require(options.metrics)
+    if options.pictures:
+        matplotlib_module("matplotlib.figure")
+    for system in options.systems:
+        systems.check(system)
+
+
+def provenance(options: Options, jobs: Sequence[Job]) -> dict[str, Any]:
+    """All that decides the numbers of a run, as plain data."""
+    return {
+        "command": options.command,
+        "data": list(options.data),
+        "systems": {system.label: f"{_SHOWN[system.kind]}{system.target}" for system in options.systems},
+        "digests": {
+            system.label: systems.digest(system, "", 0)[:12]
+            for system in options.systems
+            if system.kind != "folder"
+        },
+        "rates": list(options.rates),
+        "metrics": list(options.metrics),
+        "degrade": f"{options.degrade}: {METHODS[options.degrade]}",
+        "align": options.align,
+        "every": options.every,
+        "limit": options.limit,
+        "max_s": options.max_s,
+        "seed": options.seed,
+        "workers": options.workers,
+        "clips": len(jobs),
+        "clips_digest": hashlib.sha256(
+            "\n".join(f"{job.clip.set}/{job.clip.name}" for job in jobs).encode()
+        ).hexdigest()[:12],
+        "code": code_digest()[:12],
+        "skipped": {clip: sorted(names) for clip, names in _skipped(jobs).items()},
+        "machine": f"{platform.processor() or platform.machine()}, {platform.system()}",
+        "software": _versions(),
+    }
+
+
+_SHOWN = {"model": "", "baseline": "", "folder": "dir:", "command": "cmd:"}
+
+
+def _skipped(jobs: Sequence[Job]) -> dict[str, frozenset[str]]:
+    return {f"{job.clip.set}/{job.clip.name}": job.without for job in jobs if job.without}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("hifispeech", "numpy", "scipy", "onnxruntime", "soxr", "visqol-python", "pesq", "pystoi"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _score_all(options: Options, jobs: Sequence[Job], on_progress: Progress | None) -> list[Row]:
+    """Rows of all jobs in their order, whatever happens to single ones."""
+    order = {id(job): index for index, job in enumerate(jobs)}
+    done: dict[int, list[Row]] = {}
+    report = on_progress or (lambda count, total: None)
+    report(0, len(jobs))
+    for event in run_tasks(_scorer, jobs, options.workers):
+        if isinstance(event, Logged):
+            log.log(event.level, "%s", event.text)
+        if not isinstance(event, Finished | Lost):
+            continue
+        died = f"the process that worked on this clip died: {event.reason}" if isinstance(event, Lost) else ""
+        rows = event.result if isinstance(event, Finished) else failed_rows(event.task, died)
+        done[order[id(event.task)]] = rows
+        for row in rows:
+            if row.error:
+                log.warning("%s, %d Hz, %s: %s", row.clip, row.rate, row.system, row.error)
+        report(len(done), len(jobs))
+    return [row for index in range(len(jobs)) for row in done[index]]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started inside have one thread each: the variables are read when NumPy is imported."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _scorer() -> Callable[[Job, Callable[[float], None]], list[Row]]:
+    return lambda job, progress: score_clip(job)
+
+
+def _memory(options: Options, jobs: Sequence[Job]) -> dict[str, float | None]:
+    """Peak memory per system on the first clip that is there, at the lowest rate; kept in the cache."""
+    memory: dict[str, float | None] = {}
+    job = next((job for job in jobs if job.clip.path.is_file()), None)
+    for system in options.systems:
+        rate = min(options.rates)
+        if job is None or system.kind in ("folder", "command"):  # commands tell theirs with every file
+            memory[system.label] = None
+            continue
+        key = hashlib.sha256(f"{systems.digest(system, '', rate)} {job.clip.path} {rate}".encode())
+        entry = options.output / "cache" / f"memory-{key.hexdigest()[:32]}.json"
+        if not entry.is_file():
+            peak = peak_memory_mb(Probe(job, system, rate))
+            if peak is not None:
+                replace_file(entry, json.dumps(round(peak)))
+        memory[system.label] = json.loads(entry.read_text()) if entry.is_file() else None
+    return memory

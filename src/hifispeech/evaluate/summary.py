@@ -1,0 +1,213 @@
+"""What the rows of a run add up to: means with intervals, comparisons, failures, costs, the worst clips."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from . import statistics
+from .results import Row, value_names
+
+# Where less is better; the rest are scores.
+LOWER_IS_BETTER = ("lsd", "lsd_", "mr_stft", "phase_")
+WORST = 10
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Mean of one value of one system on one set at one rate; `expected` clips should have had it."""
+
+    set: str
+    rate: int
+    system: str
+    value: str
+    mean: statistics.Mean
+    expected: int
+
+
+@dataclass(frozen=True)
+class Versus:
+    """First minus second system in one value on one set at one rate; `p` is corrected by Holm's method.
+
+    The family of tests is all pairs at all rates of one set and value.
+    """
+
+    set: str
+    rate: int
+    value: str
+    first: str
+    second: str
+    comparison: statistics.Comparison
+    p: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in numbers. `costs` has per system `real_time_factor` and `peak_memory_mb` where known."""
+
+    sets: list[str]
+    rates: list[int]
+    systems: list[str]
+    values: list[str]
+    clips: dict[str, int]
+    units: dict[str, str]
+    entries: list[Entry]
+    comparisons: list[Versus]
+    failures: list[Row]
+    worst: dict[str, list[Row]]
+    costs: dict[str, dict[str, float | None]]
+
+    def entry(self, set_name: str, rate: int, system: str, value: str) -> Entry | None:
+        """The mean asked for, if there is one."""
+        return self._index.get((set_name, rate, system, value))
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, int, str, str], Entry]:
+        return {(e.set, e.rate, e.system, e.value): e for e in self.entries}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; numbers that are not finite become their names, as JSON has none."""
+        return _plain(asdict(self))
+
+
+def is_lower_better(value: str) -> bool:
+    """Whether less of this value is better."""
+    return value.startswith(LOWER_IS_BETTER)
+
+
+def summarise(
+    rows: Sequence[Row],
+    *,
+    seed: int = 0,
+    skipped: Mapping[str, frozenset[str]] | None = None,
+    memory_mb: Mapping[str, float | None] | None = None,
+) -> Summary:
+    """Everything the tables show, from the rows of a run.
+
+    Args:
+        skipped: values that were not asked for a clip (by `Row.clip`), such as ViSQOL on every Nth clip only;
+            they are not counted as missing.
+        memory_mb: peak memory per system, where it was measured apart from the rows.
+    """
+    sets = list(dict.fromkeys(row.set for row in rows))
+    rates = sorted({row.rate for row in rows})
+    names = list(dict.fromkeys(row.system for row in rows))
+    values = value_names(rows)
+    skipped = skipped or {}
+    grouped: dict[tuple[str, int, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row.set, row.rate, row.system].append(row)
+    entries = [
+        entry
+        for (set_name, rate, system), group in grouped.items()
+        for value in values
+        if (entry := _entry(group, set_name, rate, system, value, skipped, seed))
+    ]
+    speakers = {name: {row.clip: row.speaker for row in rows if row.set == name} for name in sets}
+    comparisons = [
+        versus
+        for set_name, value in itertools.product(sets, values)
+        for versus in _comparisons(grouped, speakers[set_name], set_name, rates, names, value, seed)
+    ]
+    return Summary(
+        sets,
+        rates,
+        names,
+        values,
+        {name: len(speakers[name]) for name in sets},
+        {name: statistics.unit_of(list(speakers[name].values())) for name in sets},
+        entries,
+        comparisons,
+        [row for row in rows if row.error],
+        {name: worst_rows([row for row in rows if row.system == name], values) for name in names},
+        {name: _cost([row for row in rows if row.system == name], memory_mb, name) for name in names},
+    )
+
+
+def _entry(
+    group: Sequence[Row],
+    set_name: str,
+    rate: int,
+    system: str,
+    value: str,
+    skipped: Mapping[str, frozenset[str]],
+    seed: int,
+) -> Entry | None:
+    having = [row for row in group if value in row.values]
+    if not having:
+        return None
+    mean = statistics.mean_interval(
+        [row.values[value] for row in having], [row.speaker for row in having], seed
+    )
+    expected = sum(metric_of(value) not in skipped.get(row.clip, frozenset()) for row in group)
+    return Entry(set_name, rate, system, value, mean, expected)
+
+
+def metric_of(value: str) -> str:
+    """The metric a value comes from, such as `lsd_p2` of `lsd_p2_high`."""
+    for suffix in ("_low", "_high"):
+        value = value.removesuffix(suffix)
+    return "phase" if value.startswith("phase_") else value
+
+
+def _comparisons(
+    grouped: Mapping[tuple[str, int, str], Sequence[Row]],
+    speakers: Mapping[str, str],
+    set_name: str,
+    rates: Iterable[int],
+    names: Iterable[str],
+    value: str,
+    seed: int,
+) -> list[Versus]:
+    found = []
+    for rate, (first, second) in itertools.product(rates, itertools.combinations(names, 2)):
+        a, b = (
+            {row.clip: row.values[value] for row in grouped[set_name, rate, name] if value in row.values}
+            if (set_name, rate, name) in grouped
+            else {}
+            for name in (first, second)
+        )
+        if a.keys() & b.keys():
+            found.append((rate, first, second, statistics.compare(a, b, speakers, seed)))
+    corrected = statistics.holm([comparison.p for *_, comparison in found])
+    return [
+        Versus(set_name, rate, value, first, second, comparison, p)
+        for (rate, first, second, comparison), p in zip(found, corrected, strict=True)
+    ]
+
+
+def worst_rows(rows: Sequence[Row], values: Sequence[str], count: int = WORST) -> list[Row]:
+    """The clips a system did worst on by the run's first value, worst first; each at its worst rate only."""
+    if not values:
+        return []
+    sign = -1 if is_lower_better(values[0]) else 1
+    ranked = sorted(
+        (row for row in rows if values[0] in row.values), key=lambda r: sign * r.values[values[0]]
+    )
+    return list({row.clip: row for row in reversed(ranked)}.values())[::-1][:count]
+
+
+def _cost(
+    rows: Sequence[Row], memory_mb: Mapping[str, float | None] | None, name: str
+) -> dict[str, float | None]:
+    timed = [row for row in rows if row.facts.get("seconds")]
+    seconds = float(np.sum([row.facts["seconds"] for row in timed]))
+    factor = float(np.sum([row.facts["duration_s"] for row in timed])) / seconds if seconds else None
+    peaks = [row.facts["peak_memory_mb"] for row in rows if "peak_memory_mb" in row.facts]
+    peak = max(peaks) if peaks else (memory_mb or {}).get(name)
+    return {"real_time_factor": factor, "peak_memory_mb": peak}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,266 @@
+"""Tables of a run: Markdown for people, LaTeX for papers, CSV for comparisons."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .results import Row, replace_file
+from .summary import Entry, Summary, is_lower_better
+
+SIGNIFICANT = 0.05
+_FAILURES_SHOWN = 50
+
+TITLES = {
+    "lsd": "LSD (protocol P1)",
+    "lsd_low": "LSD below the input's Nyquist frequency (P1)",
+    "lsd_high": "LSD above the input's Nyquist frequency (P1)",
+    "lsd_p2": "LSD (protocol P2)",
+    "lsd_p2_low": "LSD below the input's Nyquist frequency (P2)",
+    "lsd_p2_high": "LSD above the input's Nyquist frequency (P2)",
+    "si_sdr": "SI-SDR in dB",
+    "snr": "SNR in dB",
+    "log_sispec": "log-SISPEC in dB",
+    "ssim": "SSIM of spectrograms",
+    "mr_stft": "Multi-resolution STFT distance",
+    "phase_ip": "Instantaneous phase distance above the input's band",
+    "phase_gd": "Group delay distance above the input's band",
+    "phase_iaf": "Instantaneous angular frequency distance above the input's band",
+    "visqol": "ViSQOL (audio mode, 48 kHz)",
+    "pesq": "PESQ-WB (blind above 7 kHz)",
+    "stoi": "STOI (blind above 4.3 kHz)",
+    "estoi": "ESTOI (blind above 4.3 kHz)",
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Links, relative to the folder of the run: figures by caption, spectrograms by `picture_key`."""
+
+    figures: dict[str, str] = field(default_factory=dict)
+    clips: dict[str, str] = field(default_factory=dict)
+
+
+def write_tables(folder: Path, summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> None:
+    """Write tables.md, tables.tex and comparisons.csv."""
+    replace_file(folder / "tables.md", "\n".join(markdown(summary, run, pictures)).rstrip() + "\n")
+    replace_file(folder / "tables.tex", "\n".join(latex(summary)) + "\n")
+    replace_file(folder / "comparisons.csv", comparisons_csv(summary))
+
+
+def markdown(summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> list[str]:
+    """The page of a run: how it was made, a table per set and value, costs, worst clips, failures."""
+    lines = ["# Evaluation", "", *how(summary, run), "", *missing(summary), ""]
+    for set_name in summary.sets:
+        clips = summary.clips[set_name]
+        lines += [f"## {set_name}", "", f"{clips} clips; intervals by {summary.units[set_name]}.", ""]
+        for value in summary.values:
+            lines += [f"{heading(value)}:", "", *value_table(summary, set_name, value), ""]
+    lines += ["## Cost", "", *cost_table(summary), ""]
+    if pictures.figures:
+        lines += ["## Figures", ""]
+        for name, link in pictures.figures.items():
+            lines += [f"{name}:", "", f"![{name}]({link})", ""]
+    lines += ["## Worst clips", "", *worst_lists(summary, pictures.clips)]
+    return lines
+
+
+def how(summary: Summary, run: Mapping[str, Any]) -> list[str]:
+    """What a reader needs to judge the numbers."""
+    shown = [f"`{name}` = `{spec}`" if name != spec else f"`{name}`" for name, spec in run["systems"].items()]
+    return [
+        *([f"Command: `{run['command']}`", ""] if run["command"] else []),
+        f"- systems: {', '.join(shown)}",
+        f"- low-rate inputs by {run['degrade']}",
+        f"- aligned to the truth (delay and gain): {'yes' if run['align'] else 'no'}",
+        f"- seed {run['seed']}; processes: {run['workers']}, of one thread; {run['machine']}",
+        f"- software: {', '.join(f'{name} {number}' for name, number in run['software'].items())}",
+        "",
+        "Means over clips [95 % bootstrap interval]. **Bold**: the best of the column. †: not shown to be",
+        "worse than the best (Wilcoxon signed-rank test on the clips both have, Holm-corrected over all",
+        f"pairs and rates of a set and measure, p ≥ {SIGNIFICANT}). (n of m): n of m clips have the value.",
+        "Plain resampling cannot be compared between papers: both LSD protocols measure there a distance to",
+        "a floor.",
+    ]
+
+
+def missing(summary: Summary) -> list[str]:
+    """What failed, or that nothing did."""
+    if not summary.failures:
+        return ["Failures: none."]
+    lines = [f"**Failed or incomplete: {len(summary.failures)}**, not in the means:", ""]
+    for row in summary.failures[:_FAILURES_SHOWN]:
+        lines.append(f"- {_row_name(row)}, {row.system}: {row.error}")
+    if len(summary.failures) > _FAILURES_SHOWN:
+        lines.append(f"- and {len(summary.failures) - _FAILURES_SHOWN} more, see scores.csv")
+    return lines
+
+
+def heading(value: str) -> str:
+    """Name of a value and the direction of better."""
+    return f"{TITLES.get(value, value)}, {'lower' if is_lower_better(value) else 'higher'} is better"
+
+
+def value_table(summary: Summary, set_name: str, value: str) -> list[str]:
+    """Systems by rates, with the mean over the rates, as Table 1 of the paper."""
+    rows = [
+        [system, *(_markdown_cell(summary, entry) for entry in entries), average]
+        for system, entries, average in _cells(summary, set_name, value)
+    ]
+    return table(["system", *(f"{rate / 1000:g} kHz" for rate in summary.rates), "mean"], rows)
+
+
+def _cells(summary: Summary, set_name: str, value: str) -> list[tuple[str, list[Entry | None], str]]:
+    """Per system its entries by rate and the mean of their means ("-" unless all are there)."""
+    found = []
+    for system in summary.systems:
+        entries = [summary.entry(set_name, rate, system, value) for rate in summary.rates]
+        means = [entry.mean.mean for entry in entries if entry is not None]
+        whole = len(means) == len(summary.rates)
+        average = _number(sum(means) / len(means), value) if whole else "-"
+        if means:
+            found.append((system, entries, average))
+    return found
+
+
+def _markdown_cell(summary: Summary, entry: Entry | None) -> str:
+    if entry is None:
+        return "-"
+    mean = entry.mean
+    text = _number(mean.mean, entry.value)
+    if entry.system in best(summary, entry):
+        text = f"**{text}**"
+    elif entry.system in level_with_best(summary, entry):
+        text = f"{text}†"
+    text += f" [{_number(mean.low, entry.value)}, {_number(mean.high, entry.value)}]"
+    return text if mean.count == entry.expected else f"{text} ({mean.count} of {entry.expected})"
+
+
+def best(summary: Summary, entry: Entry) -> set[str]:
+    """The systems with the best mean beside `entry`."""
+    beside = [summary.entry(entry.set, entry.rate, name, entry.value) for name in summary.systems]
+    means = {found.system: found.mean.mean for found in beside if found is not None}
+    top = (min if is_lower_better(entry.value) else max)(means.values())
+    return {name for name, mean in means.items() if mean == top}
+
+
+def level_with_best(summary: Summary, entry: Entry) -> set[str]:
+    """The systems whose difference to the best is not significant."""
+    tops = best(summary, entry)
+    return {
+        name
+        for versus in summary.comparisons
+        if (versus.set, versus.rate, versus.value) == (entry.set, entry.rate, entry.value)
+        and versus.p >= SIGNIFICANT
+        and tops & {versus.first, versus.second}
+        for name in (versus.first, versus.second)
+    }
+
+
+def cost_table(summary: Summary) -> list[str]:
+    """Speed and memory of each system."""
+    rows = []
+    for name, cost in summary.costs.items():
+        factor, memory = cost["real_time_factor"], cost["peak_memory_mb"]
+        rows.append(
+            [
+                name,
+                "-" if factor is None else f"{factor:.3g} x",
+                "-" if memory is None else f"{memory:.0f} MB",
+            ]
+        )
+    note = (
+        "Seconds of audio per second of computing over all clips, in one thread (a command: with its start,"
+        " in as many threads as it takes), while the other processes of the run were at work. Memory: peak"
+        " of a process of its own; of a command, its largest process."
+    )
+    return [note, "", *table(["system", "real-time factor", "peak memory"], rows)]
+
+
+def worst_lists(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
+    """The worst clips of each system by the first value, with links to their spectrograms."""
+    lines = []
+    for system, rows in summary.worst.items():
+        if not rows:
+            continue
+        value = summary.values[0]
+        lines += [f"{system}, by {TITLES.get(value, value)}:", ""]
+        for row in rows:
+            name = _row_name(row)
+            link = pictures.get(picture_key(row))
+            shown = f"[{name}]({link})" if link else name
+            lines.append(f"1. {shown}: {_number(row.values[value], value)}")
+        lines.append("")
+    return lines
+
+
+def picture_key(row: Row) -> str:
+    """What a clip's spectrogram is called among the pictures of a run."""
+    return f"{row.clip} {row.rate}"
+
+
+def _row_name(row: Row) -> str:
+    return f"{row.clip}, {row.rate / 1000:g} kHz"
+
+
+def latex(summary: Summary) -> list[str]:
+    r"""A `table` with booktabs rules per set and value; needs `\usepackage{booktabs}`."""
+    lines = ["% needs \\usepackage{booktabs}"]
+    for set_name in summary.sets:
+        for value in summary.values:
+            title = f"{heading(value)}, {set_name}, {summary.clips[set_name]} clips"
+            rates = " & ".join(f"{rate / 1000:g} kHz" for rate in summary.rates)
+            lines += ["", "\\begin{table}", "\\centering", f"\\caption{{{_tex(title)}.}}"]
+            lines += [f"\\begin{{tabular}}{{l{'c' * len(summary.rates)}c}}", "\\toprule"]
+            lines += [f"system & {rates} & mean \\\\", "\\midrule"]
+            for system, entries, average in _cells(summary, set_name, value):
+                cells = [_tex_cell(summary, entry) for entry in entries]
+                lines.append(" & ".join([_tex(system), *cells, average]) + " \\\\")
+            lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
+    return lines
+
+
+def _tex_cell(summary: Summary, entry: Entry | None) -> str:
+    if entry is None:
+        return "--"
+    text = _number(entry.mean.mean, entry.value)
+    if entry.system in best(summary, entry):
+        text = f"\\textbf{{{text}}}"
+    elif entry.system in level_with_best(summary, entry):
+        text += "$^\\dagger$"
+    half = (entry.mean.high - entry.mean.low) / 2
+    text += f" {{\\footnotesize$\\pm${_number(half, entry.value)}}}"
+    return text if entry.mean.count == entry.expected else f"{text} ({entry.mean.count}/{entry.expected})"
+
+
+def _tex(text: str) -> str:
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def comparisons_csv(summary: Summary) -> str:
+    """Every pair of systems: mean difference, interval, corrected p."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = ("difference", "low", "high", "p", "p_holm", "clips", "units")
+    writer.writerow(["set", "rate", "value", "first", "second", *names])
+    for v in summary.comparisons:
+        c = v.comparison
+        numbers = (c.difference, c.low, c.high, c.p, v.p)
+        writer.writerow(
+            [v.set, v.rate, v.value, v.first, v.second, *(f"{x:.6g}" for x in numbers), c.count, c.units]
+        )
+    return text.getvalue()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table; columns after the first are right-aligned."""
+    marks = ["---", *(["---:"] * (len(header) - 1))]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, marks, *rows)]
+
+
+def _number(number: float, value: str) -> str:
+    return f"{number:.2f}" if value in ("si_sdr", "snr", "log_sispec") else f"{number:.3f}"

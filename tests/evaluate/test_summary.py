@@ -1,0 +1,149 @@
+"""Summaries and tables: nothing is dropped in silence, marks mean what they say, files read back equal."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from hifispeech.errors import AudioError
+from hifispeech.evaluate import tables
+from hifispeech.evaluate.results import Row, read_rows, write_rows
+from hifispeech.evaluate.summary import Summary, is_lower_better, metric_of, summarise
+
+pytest.importorskip("scipy")
+
+
+def rows(clips: int = 12) -> list[Row]:
+    """`good` is better than `bad` on every clip, `twin` differs from `good` by noise; LSD and SI-SDR."""
+    made = []
+    for i in range(clips):
+        for rate in (8000, 16000):
+            base = 1 + 0.1 * i + 8000 / rate
+            lsd = {"good": base, "twin": base + 0.001 + 0.01 * (-1) ** i, "bad": base + 1 + 0.01 * i}
+            for system, exact in lsd.items():
+                value = round(exact, 4)
+                facts = {"duration_s": 2.0, "seconds": 0.5} if system == "good" else {}
+                made.append(
+                    Row(
+                        "speech",
+                        f"clip{i}.wav",
+                        "anna",
+                        rate,
+                        system,
+                        {"lsd": value, "si_sdr": -value},
+                        facts,
+                    )
+                )
+    return made
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return summarise(rows(), memory_mb={"good": 100.0})
+
+
+RUN = {
+    "command": "hifispeech evaluate",
+    "systems": {"good": "fast", "twin": "dir:x", "bad": "mirror"},
+    "degrade": "sinc: soxr VHQ",
+    "align": False,
+    "seed": 0,
+    "workers": 1,
+    "machine": "x86_64",
+    "software": {"python": "3.11"},
+}
+
+
+def test_means_costs_and_worst(summary: Summary) -> None:
+    entry = summary.entry("speech", 8000, "good", "lsd")
+    assert entry is not None
+    assert entry.mean.mean == pytest.approx(1 + 0.55 + 1)
+    assert entry.mean.low < entry.mean.mean < entry.mean.high
+    assert (entry.mean.count, entry.expected) == (12, 12)
+    assert summary.costs["good"] == {"real_time_factor": 4.0, "peak_memory_mb": 100.0}
+    assert summary.costs["bad"] == {"real_time_factor": None, "peak_memory_mb": None}
+    worst = summary.worst["good"]
+    assert [row.file for row in worst][:2] == ["clip11.wav", "clip10.wav"]
+    assert len(worst) == 10 and all(row.rate == 8000 for row in worst)
+
+
+def test_bold_is_the_best_and_the_dagger_what_cannot_be_told_from_it(summary: Summary) -> None:
+    lines = tables.value_table(summary, "speech", "lsd")
+    by_system = {line.split(" | ")[0].strip("| "): line for line in lines[2:]}
+    assert by_system["good"].count("**") == 4
+    assert by_system["twin"].count("†") == 2
+    assert "†" not in by_system["bad"] and "**" not in by_system["bad"]
+    higher = tables.value_table(summary, "speech", "si_sdr")
+    assert higher[2].startswith("| good | **")
+
+
+def test_a_failed_clip_is_counted_named_and_not_averaged() -> None:
+    made = rows()
+    made[0] = Row("speech", "clip0.wav", "anna", 8000, "good", error="no output")
+    summary = summarise(made)
+    entry = summary.entry("speech", 8000, "good", "lsd")
+    assert entry is not None and (entry.mean.count, entry.expected) == (11, 12)
+    page = "\n".join(tables.markdown(summary, RUN, tables.Pictures()))
+    assert "**Failed or incomplete: 1**" in page and "- speech/clip0.wav, 8 kHz, good: no output" in page
+    assert "(11 of 12)" in page and "(11/12)" in "\n".join(tables.latex(summary))
+    versus = next(v for v in summary.comparisons if v.rate == 8000 and v.first == "good")
+    assert versus.comparison.count == 11
+
+
+def test_values_not_asked_for_are_not_missing() -> None:
+    made = [
+        Row(r.set, r.file, r.speaker, r.rate, r.system, {"lsd": 1.0} | ({"visqol": 4.0} if i < 6 else {}))
+        for i, r in enumerate(rows(2))
+    ]
+    summary = summarise(made, skipped={"speech/clip1.wav": frozenset({"visqol"})})
+    assert {e.expected for e in summary.entries if e.value == "visqol"} == {1}
+    assert {e.expected for e in summary.entries if e.value == "lsd"} == {2}
+
+
+def test_comparisons_are_corrected_over_all_pairs_and_rates(summary: Summary) -> None:
+    family = [v for v in summary.comparisons if v.value == "lsd"]
+    assert len(family) == 3 * 2
+    assert all(v.p >= v.comparison.p for v in family)
+    assert min(v.p for v in family) == pytest.approx(6 * min(v.comparison.p for v in family))
+    table = list(csv.DictReader(io.StringIO(tables.comparisons_csv(summary))))
+    assert len(table) == 12 and {row["first"] for row in table} == {"good", "twin"}
+
+
+def test_latex_has_balanced_tables_and_no_bare_specials(summary: Summary) -> None:
+    made = [Row("set_1", r.file, "a&b", r.rate, f"{r.system}_x", r.values) for r in rows(3)]
+    text = "\n".join(tables.latex(summarise(made)))
+    assert text.count("\\begin{table}") == text.count("\\end{table}") == 2
+    assert text.count("\\begin{tabular}{lccc}") == 2
+    assert "good\\_x" in text and "set\\_1" in text
+    assert text.replace("\\%", "").count("%") == 1  # the comment
+
+
+def test_csv_reads_back_equal(tmp_path: Path) -> None:
+    made = [
+        *rows(2),
+        Row("s", "x, y.wav", "z", 8000, "good", {"lsd": float("inf")}, {"gain": 0.5}, "n", 'a "b"'),
+    ]
+    write_rows(tmp_path / "scores.csv", made)
+    assert read_rows(tmp_path / "scores.csv") == made
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(AudioError, match="not a table of scores"):
+        read_rows(tmp_path / "other.csv")
+    with pytest.raises(AudioError, match="no such file"):
+        read_rows(tmp_path / "none.csv")
+
+
+def test_json_is_plain_even_with_infinity() -> None:
+    summary = summarise([Row("s", "a.wav", "z", 8000, "good", {"si_sdr": float("inf")})])
+    text = json.dumps(summary.as_json(), allow_nan=False)
+    assert json.loads(text)["entries"][0]["mean"]["mean"] == "inf"
+    assert "inf" in "\n".join(tables.markdown(summary, RUN, tables.Pictures()))
+
+
+def test_directions_and_metrics_of_values() -> None:
+    better_low = ("lsd", "lsd_high", "lsd_p2", "mr_stft", "phase_ip")
+    assert all(is_lower_better(name) for name in better_low)
+    assert not any(is_lower_better(name) for name in ("si_sdr", "ssim", "visqol", "pesq", "log_sispec"))
+    assert metric_of("lsd_p2_high") == "lsd_p2" and metric_of("phase_gd") == "phase"
+    assert metric_of("mr_stft") == "mr_stft"
