@@ -116,7 +116,7 @@ def test_several_files_into_a_folder(clip: Path, tmp_path: Path) -> None:
     shutil.copy(clip, other)
     result = run("upscale", clip, other, "-o", tmp_path / "out", "--format", "flac")
     assert result.exit_code == 0, result.output
-    assert files_in(tmp_path / "out") == {"call.flac", "other.flac"}
+    assert files_in(tmp_path / "out") == {"call.flac", "other.flac", "hifispeech.jsonl"}
 
 
 def test_folder_keeps_its_structure_and_can_be_run_again(clip: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_folder_keeps_its_structure_and_can_be_run_again(clip: Path, tmp_path: P
     for _ in range(2):  # results inside the folder are not taken for inputs
         result = run("upscale", folder, "-o", folder / "out", "--force")
         assert result.exit_code == 0, result.output
-    assert files_in(folder / "out") == {"a.wav", "deep/er/b.wav"}
+    assert files_in(folder / "out") == {"a.wav", "deep/er/b.wav", "hifispeech.jsonl"}
 
 
 @pytest.mark.parametrize("spelling", ["calls", "calls/", "."])
@@ -141,7 +141,7 @@ def test_default_output_of_a_folder_is_beside_it(
     shutil.copy(clip, folder / "._hidden.wav")
     monkeypatch.chdir(folder if spelling == "." else tmp_path)
     assert run("upscale", spelling).exit_code == 0
-    assert files_in(tmp_path / "calls_48k") == {"UPPER.wav"}
+    assert files_in(tmp_path / "calls_48k") == {"UPPER.wav", "hifispeech.jsonl"}
 
 
 def test_one_bad_file_does_not_stop_the_others(clip: Path, tmp_path: Path) -> None:
@@ -149,8 +149,44 @@ def test_one_bad_file_does_not_stop_the_others(clip: Path, tmp_path: Path) -> No
     bad.write_bytes(b"this is no audio")
     result = run("upscale", bad, clip, "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert files_in(tmp_path / "out") == {"call.wav"}
+    assert files_in(tmp_path / "out") == {"call.wav", "hifispeech.jsonl"}
     assert "bad.wav" in result.stderr and "1 of 2 files failed" in result.stderr
+
+
+def test_resume_does_what_is_missing(clip: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(clip, folder / "a.wav")
+    words = ("upscale", folder, "-o", out, "--workers", "1", "--resume")
+    first = run(*words)
+    assert first.exit_code == 0 and "1 of 1 files upscaled, 1.0 s of audio" in first.stdout
+    again = run(*words)
+    assert again.exit_code == 0 and "0 of 1 files upscaled, 1 done before and unchanged" in again.stdout
+    without = run(*words[:-1])
+    assert without.exit_code == 1 and "--resume" in without.stderr and "--force" in without.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_bar_of_a_folder_shows_files_and_time_left(clip: Path, tmp_path: Path) -> None:
+    import pty
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(clip, folder / "a.wav")
+    (folder / "b.wav").write_text("not audio")
+    ours, theirs = pty.openpty()
+    words = [*PROGRAM, "upscale", str(folder), "-o", str(tmp_path / "out"), "--workers", "1"]
+    with subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        while part := _read_terminal(ours):
+            shown += part
+        stdout, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 1
+    assert b"/2 files" in shown and b"1 failed" in shown and b"left" in shown
+    assert b"b.wav: not audio" in b"".join(shown.split(b"\r\n"))
+    assert "a.wav" in stdout and "1 of 2 files upscaled" in stdout  # a pipe gets the report, not the bar
 
 
 def test_summary_names_bandwidth_gain_and_time(clip: Path, speech_clip: Path, tmp_path: Path) -> None:
@@ -228,7 +264,7 @@ def test_json_is_one_object_a_file(clip: Path, tmp_path: Path) -> None:
     shutil.copy(clip, other)
     result = run("upscale", clip, other, "-o", tmp_path / "out", "--json")
     reports = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [Path(report["input"]).name for report in reports] == ["call.wav", "other.wav"]
+    assert {Path(report["input"]).name for report in reports} == {"call.wav", "other.wav"}
     assert all(report["real_time_factor"] > 0 and report["duration_s"] == 1.0 for report in reports)
     assert all(report["silent"] == [False] and report["full_band"] == [False] for report in reports)
 
@@ -319,6 +355,9 @@ def test_version_and_help_are_quick() -> None:
         ["upscale", "a.wav", "--cutoff", "-5"],
         ["upscale", "a.wav", "--cutoff", "nan"],
         ["upscale", "a.wav", "--threads", "0"],
+        ["upscale", "a.wav", "--workers", "2"],
+        ["upscale", "a.wav", "-o", "b.wav", "--resume"],
+        ["upscale", "-", "-o", "b.wav", "--resume"],
         ["upscale", "a.wav", "--device", "tpu"],
         ["upscale", "a.wav", "b.wav", "-o", "-"],
         ["upscale", "-", "b.wav"],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hifispeech.errors import AudioError
-from hifispeech.infer.batch import plan_outputs
+from hifispeech.infer.batch import list_audio, plan_outputs, results_folder
 
 
 @pytest.fixture
@@ -34,3 +34,24 @@ def test_existing_results_of_other_names_are_left_to_the_writer(folder: Path) ->
     (folder / "a_48k.wav").write_bytes(b"an earlier result")
     jobs = plan_outputs([folder / "a.wav", folder / "b.wav"])
     assert jobs == [(folder / f"{name}.wav", folder / f"{name}_48k.wav") for name in "ab"]
+
+
+def test_results_folder_is_where_all_results_go(folder: Path) -> None:
+    a, b, out = folder / "a.wav", folder / "b.wav", folder / "out"
+    assert results_folder([a], out) is None and results_folder([a, b]) is None
+    assert results_folder([a, b], out) == results_folder([folder], out) == out
+    assert results_folder([folder]) == folder.with_name(f"{folder.name}_48k")
+
+
+def test_hidden_files_and_folders_are_left_out(folder: Path) -> None:
+    (folder / ".work").mkdir()
+    (folder / ".work" / "c.wav").write_bytes(b"half")
+    (folder / "._d.wav").write_bytes(b"of another system")
+    assert [path.name for path, _ in list_audio([folder])] == ["a.wav", "b.wav"]
+    assert [path.name for path, _ in list_audio([folder / ".work"])] == ["c.wav"]
+
+
+def test_folder_onto_itself_is_refused_as_a_whole(folder: Path) -> None:
+    with pytest.raises(AudioError, match="same file"):
+        plan_outputs([folder], folder)
+    assert len(plan_outputs([folder], folder, "flac")) == 2

@@ -50,7 +50,7 @@ def wrapped_signal(spectrum: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.
     audio = overlap_add(blocks, HOP)
     length = len(spectrum) * HOP
     audio[: N_FFT - HOP] += audio[length:]
-    return audio[:length] / OVERLAP_GAIN
+    return np.asarray(audio[:length] / OVERLAP_GAIN, np.float64)
 
 
 @lru_cache(maxsize=1)

@@ -36,6 +36,7 @@ _DURATION_STORED = {"mov", "flac", "wav", "wv", "tta", "ape", "matroska"}
 # More than any codec pads: a length that is wrong by more is a lie and is not followed.
 _PADDING_FRAMES = 8_192
 _MAX_GAP_S = 30.0
+_MOST_GAPS_NAMED = 5  # a long recording of a bad line has thousands
 _LOSSLESS = ("flac", "alac", "wavpack", "tta", "ape", "tak", "truehd", "mlp")
 _ENCODINGS = {"s32": "pcm_24", "s32p": "pcm_24", "flt": "float", "fltp": "float", "dbl": "float"}
 _READABLE = "hifispeech reads WAV, FLAC, OGG/Opus, MP3, M4A/AAC, AMR, WebM, MP4/MKV and most other audio"
@@ -82,6 +83,9 @@ class FFmpegSource:
                 yield chunk
         if decoder.damaged:
             warn(self, self._path, f"damaged or truncated: {decoder.damaged} packets could not be decoded")
+        if decoder.gaps > _MOST_GAPS_NAMED:
+            total_s = decoder.gap_frames / info.sample_rate
+            warn(self, self._path, f"damaged: {decoder.gaps} places, {total_s:.2f} s in all, became silence")
         if decoder.cut_short:
             at = f"{count / info.sample_rate:.2f} s"
             warn(
@@ -109,22 +113,26 @@ class FFmpegSource:
                 yield pending
             start = _frame_position(frame)
             if start is not None and position is not None:
-                yield from self._fill_damage(decoder.take_damage(), start, start - position)
+                yield from self._fill_damage(decoder, start, start - position)
             position = (position or 0 if start is None else start) + frame.samples
             pending = _to_float(frame)
         if pending is not None:
             yield pending[:, : decoder.last_packet_frames(info.sample_rate)]
 
-    def _fill_damage(self, is_damaged: bool, start: int, gap: int) -> Iterator[np.ndarray]:
+    def _fill_damage(self, decoder: "_Decoder", start: int, gap: int) -> Iterator[np.ndarray]:
         """Silence for lost packets, so that what follows keeps its place.
 
         A gap alone is no damage (timestamps drift in live recordings), except in FLAC, whose parser skips
         damaged frames without a word.
         """
         rate = self.info.sample_rate
+        is_damaged = decoder.take_damage()
         if (is_damaged or self.info.container == "flac") and 0 < gap <= _MAX_GAP_S * rate:
-            at = f"{gap / rate:.3f} s before {start / rate:.2f} s"
-            warn(self, self._path, f"damaged: {at} could not be decoded and became silence")
+            decoder.gaps += 1
+            decoder.gap_frames += gap
+            if decoder.gaps <= _MOST_GAPS_NAMED:
+                at = f"{gap / rate:.3f} s before {start / rate:.2f} s"
+                warn(self, self._path, f"damaged: {at} could not be decoded and became silence")
             for done in range(0, gap, CHUNK_FRAMES):
                 yield np.zeros((self.info.channels, min(CHUNK_FRAMES, gap - done)), np.float32)
 
@@ -145,6 +153,12 @@ class FFmpegSource:
                     raise AudioError(
                         f"{self._path}: has no audio stream; {_READABLE}; pass a file that holds sound"
                     )
+                # PyAV has no context for a codec that FFmpeg cannot name, whatever its types say.
+                if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]
+                    raise AudioError(
+                        f"{self._path}: is damaged, or its audio is of an unknown codec; {_READABLE}; "
+                        "convert it to WAV with the program that made it"
+                    )
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except av.error.FFmpegError as error:
@@ -163,7 +177,7 @@ class _Decoder:
         self._packer: AudioResampler | None = None
         self._packet_s: float | None = None
         self._fresh_damage = False
-        self.damaged = 0
+        self.damaged = self.gaps = self.gap_frames = 0
         self.cut_short = False
         self.starts_late = bool(stream.start_time)
 

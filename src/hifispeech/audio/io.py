@@ -79,6 +79,11 @@ class AudioReader:
             for at in range(0, whole, block_frames):
                 yield np.ascontiguousarray(joined[:, at : at + block_frames])
             parts, have = ([joined[:, whole:]] if whole < have else []), have - whole
+        if not start:  # the header told of samples that are not there
+            raise AudioError(
+                f"{self.path}: the {self.info.codec} stream decodes to no audio samples (damaged); a file "
+                "with at least one sample is needed; record or export it again"
+            )
         if have:
             yield np.concatenate(parts, axis=1)
 

@@ -147,12 +147,16 @@ class SndfileSource:
     def chunks(self) -> Iterator[np.ndarray]:
         """See `Source.chunks`."""
         try:
+            count, claimed = 0, self.info.frames or 0
             with soundfile.SoundFile(self._path) as file:
                 while True:
                     block = file.read(CHUNK_FRAMES, dtype="float32", always_2d=True)
                     if not len(block):
-                        return
+                        break
+                    count += len(block)
                     yield np.ascontiguousarray(block.T[self._order] if self._order else block.T)
+            if count < claimed:
+                warn(self, self._path, f"damaged: {count} of {claimed} samples could be decoded")
         except (soundfile.LibsndfileError, OSError) as error:
             raise AudioError(
                 f"{self._path}: reading failed ({error}); check the file and the disk"

@@ -18,7 +18,8 @@ def list_audio(inputs: list[Path], results: Path | None = None) -> list[tuple[Pa
     """The files to work on, each as (path, path below the folder it was found in).
 
     Args:
-        inputs: files, taken as they are, and folders, searched recursively for the suffixes of audio files.
+        inputs: files, taken as they are, and folders, searched recursively for the suffixes of audio files;
+            what is hidden (.NAME) is left out.
         results: a folder left out of the search: the results of an earlier run may lie there.
 
     Raises:
@@ -29,7 +30,7 @@ def list_audio(inputs: list[Path], results: Path | None = None) -> list[tuple[Pa
         if not path.is_dir():
             found.append((path, Path(path.name)))
             continue
-        files = [file for file in sorted(path.rglob("*")) if _is_audio(file)]
+        files = [file for file in sorted(path.rglob("*")) if _is_audio(file, path)]
         if results is not None and results.resolve() != path.resolve():
             files = [file for file in files if not file.resolve().is_relative_to(results.resolve())]
         if not files:
@@ -80,16 +81,34 @@ def plan_outputs(
     return jobs
 
 
+def results_folder(inputs: list[Path], output: Path | None = None) -> Path | None:
+    """The folder of all results of `plan_outputs`; None for a single file, and where there is none."""
+    if len(inputs) == 1 and not inputs[0].is_dir():
+        return None
+    if output is not None or len(inputs) > 1:
+        return output
+    return _beside(inputs[0])
+
+
+def _beside(folder: Path) -> Path:
+    """Where the results of a folder go by default."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}_48k")
+
+
 def _keep_inputs(jobs: list[tuple[Path, Path]]) -> None:
-    """Refuse results that would replace the input of another job, under any of its names."""
+    """Refuse results that would replace an input, under any of its names."""
     inputs = {_identity(source): source for source, _ in jobs}
     for source, target in jobs:
-        other = inputs.get(_identity(target), source)
-        if _identity(other) != _identity(source):  # its own input is the writer's business
-            raise AudioError(
-                f"{target}: is an input of this run, and the result of {source} would replace it; "
-                "leave it out or write to a folder of its own"
-            )
+        other = inputs.get(_identity(target))
+        if other is None:
+            continue
+        if _identity(other) == _identity(source):
+            raise AudioError(f"{target}: output and input are the same file; write to another folder")
+        raise AudioError(
+            f"{target}: is an input of this run, and the result of {source} would replace it; "
+            "leave it out or write to a folder of its own"
+        )
 
 
 def _identity(path: Path) -> object:
@@ -105,10 +124,12 @@ def _jobs_of(path: Path, output: Path | None, suffix: str) -> list[tuple[Path, P
     """The (input file, output file) pairs of one input, a file or a folder."""
     if output is None and not path.is_dir():
         return [(path, path.with_name(f"{path.stem}_48k{suffix}"))]
-    folder = path if path.name not in ("", "..") else path.resolve()
-    root = output if output is not None else folder.with_name(f"{folder.name}_48k")
+    root = output if output is not None else _beside(path)
     return [(source, root / below.with_suffix(suffix)) for source, below in list_audio([path], results=root)]
 
 
-def _is_audio(file: Path) -> bool:
-    return file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()
+def _is_audio(file: Path, folder: Path) -> bool:
+    """Hidden files and folders are left out; a run at work has a hidden one in its results."""
+    if file.suffix.lower() not in AUDIO_SUFFIXES or not file.is_file():
+        return False
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
