@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The model with even and with white noise.")
     parser.add_argument("--data", type=Path, required=True, help="folder with eval/ravdess_speech")
     parser.add_argument("--model", default="fast")
     parser.add_argument("--every", type=int, default=9, help="every n-th clip")

@@ -127,7 +127,7 @@ def make_onnx(name: str, args: argparse.Namespace, audio: np.ndarray, folder: Pa
         whole, path = path, folder / "int8.onnx"
         quantize_dynamic(whole, path, weight_type=QuantType.QInt8, per_channel=True)
     runtime = session(path, args.threads)
-    return lambda: runtime.run(None, {"audio": audio})[0][0, 0]
+    return lambda: np.asarray(runtime.run(None, {"audio": audio})[0])[0, 0]
 
 
 if __name__ == "__main__":

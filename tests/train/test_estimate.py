@@ -112,7 +112,7 @@ def test_measurements_are_compared_with_todays_estimator(repo_dir: Path) -> None
 def test_table_in_the_documentation(repo_dir: Path) -> None:
     sys.path.insert(0, str(repo_dir / "benchmarks"))
     try:
-        import estimates
+        import estimates  # pyright: ignore[reportMissingImports]
     finally:
         sys.path.pop(0)
     page = (repo_dir / "docs" / "training.md").read_text(encoding="utf-8")

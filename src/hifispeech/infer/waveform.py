@@ -83,7 +83,7 @@ class WaveformGenerator:
         if self.held is None:
             return band
         faded = self.held + (band[:OVERLAP] - self.held) * FADE_IN
-        return np.concatenate([faded, band[OVERLAP:]])
+        return np.concatenate([faded, band[OVERLAP:]], dtype=np.float32)
 
     def _band(self, audio: Samples, start: int) -> Samples:
         """What a window that begins at sample `start` gets added. Shape: `[time]`, kept."""

@@ -207,11 +207,13 @@ class _Step:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16-mixed")
 
     def update(self, name: str, loss: LossFunction, batches: Sequence[Any]) -> Parts:
+        result: Parts = {}
         for batch in batches:
             with self.autocast():
                 total, parts = loss(self.module(name), batch)
             total.backward()
-        return {"loss": total.detach(), **parts}
+            result = {"loss": total.detach(), **parts}
+        return result
 
 
 def device_of(name: str) -> Device:
