@@ -85,7 +85,8 @@ def test_declared_runtime_dependencies(repo_dir: Path) -> None:
 
 def test_declared_extras(repo_dir: Path) -> None:
     section = pyproject(repo_dir).split("[project.optional-dependencies]")[1].split("\n[")[0]
-    assert re.findall(r"^(\w+) = \[", section, re.MULTILINE) == ["train", "eval", "serve", "dist", "dev"]
+    extras = ["train", "eval", "serve", "dist", "live", "docs", "dev"]
+    assert re.findall(r"^(\w+) = \[", section, re.MULTILINE) == extras
 
 
 def test_constraints_pin_what_the_extras_ask_for(repo_dir: Path) -> None:
@@ -94,7 +95,8 @@ def test_constraints_pin_what_the_extras_ask_for(repo_dir: Path) -> None:
     assert "torch==2.13.0\n" in text
     project = pyproject(repo_dir)
     sections = [project.split("\ndependencies = [")[1].split("\n]")[0]]
-    sections += [project.split(f"\n{extra} = [")[1].split("\n]")[0] for extra in ("train", "eval", "dev")]
+    extras = ("train", "eval", "serve", "dev")
+    sections += [project.split(f"\n{extra} = [")[1].split("\n]")[0] for extra in extras]
     wanted = {name.lower() for part in sections for name in re.findall(r'"([A-Za-z][\w-]*)[>=]', part)}
     assert wanted - pinned == set()
 

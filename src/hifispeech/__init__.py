@@ -149,8 +149,10 @@ def upscale_file(
     )
 
 
-def inspect(path: str | PathLike[str]) -> Inspection:
+def inspect(path: str | PathLike[str], *, on_progress: Callable[[float], None] | None = None) -> Inspection:
     """Read a file once, block by block, and say what is in it: format, measured bandwidth, clipping, silence.
+
+    `on_progress(done_s)` is called after each second of audio; what it raises ends the work.
 
     Raises:
         AudioError: the file is missing, empty, damaged or not audio.
@@ -171,6 +173,8 @@ def inspect(path: str | PathLike[str]) -> Inspection:
             frames += block.shape[1]
             for meter, channel in zip(meters, block, strict=True):
                 meter.push(channel)
+            if on_progress is not None:
+                on_progress(frames / info.sample_rate)
     bands = [meter.result() for meter in meters]
     sounding = [
         band for meter in meters for _, band in meter.track() if not band.is_silent
