@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                    # on a machine with CUDA; writes docs/benchmarks/gpu.md
     python benchmarks/gpu.py --page $OUT/gpu.md # the page elsewhere
 
-Without CUDA it says so, runs a few seconds of audio on the CPU to see that all parts work, and writes nothing.
+Without CUDA it says so, runs a few seconds of audio on the CPU to see that all parts work, writes nothing.
 Needs PyTorch and onnx (extra `train`). The audio is synthetic. Where soxr, soundfile or av are not installed,
 the parts that need them (resampling, measuring, files) are left out: the STFT, the network, the inverse STFT,
 the transfers and the sum remain.
@@ -114,12 +114,12 @@ def stand_in_for_missing() -> list[str]:
 
 
 def narrow_noise(seconds: float, seed: int, rate: int = RATE) -> np.ndarray:
-    """Noise up to 3.9 kHz whose level rises and falls as that of syllables. Shape: `[time]`."""
+    """Noise up to 7.9 kHz whose level rises and falls as that of syllables. Shape: `[time]`."""
     count = int(seconds * rate)
     rng = np.random.default_rng(seed)
     envelope = 0.02 + 0.1 * np.sin(np.arange(count) * (2 * np.pi * 2.3 / rate)) ** 2
     spectrum = np.fft.rfft(rng.standard_normal(count) * envelope)
-    spectrum[int(3900 / rate * count) :] = 0
+    spectrum[int(7900 / rate * count) :] = 0
     return np.fft.irfft(spectrum, count).astype(np.float32)
 
 

@@ -157,9 +157,11 @@ class BandwidthMeter:
                 (self._hop * channel.strides[0], channel.strides[0]),
                 writeable=False,
             )
-            spectrum = np.abs(np.fft.rfft(frames * hann(n)))
+            # In float64, which NumPy's real FFT is three times faster in.
+            spectrum = np.fft.rfft(frames * hann(n, "float64")).view(np.float64)
             np.square(spectrum, out=spectrum)
-            power = spectrum if i == 0 else power + spectrum
+            own = (spectrum[:, ::2] + spectrum[:, 1::2]).astype(np.float32)
+            power = own if i == 0 else power + own
         ac = power[:, self._layout.edges[0] :].sum(axis=1)
         total = power.sum(axis=1)
         # An offset leaves only rounding in the bands; below -180 dBFS there is no signal either.

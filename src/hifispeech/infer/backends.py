@@ -52,6 +52,14 @@ def planes(spectrum: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.float32]
     return np.stack([spectrum.real, spectrum.imag], axis=1).astype(np.float32, copy=False)
 
 
+def rows(table: npt.NDArray[np.float32], first: int, count: int) -> npt.NDArray[np.float32]:
+    """Rows from `first` on of a table that repeats. Shape: `[period, ...]` to `[count, ...]`."""
+    first %= len(table)
+    if first + count <= len(table):
+        return table[first : first + count]
+    return table[(first + np.arange(count)) % len(table)]
+
+
 def execution_providers(device: str) -> list[str]:
     """ONNX Runtime providers of "auto" (CUDA where this ONNX Runtime has it, else the CPU), "cpu" or "cuda".
 
@@ -153,7 +161,7 @@ class FrameModel:
         low = min(cutoff_bin + self.config["pass_bins"], bins)
         feed = {
             "spectrum": planes(spectrum[:, :low])[None],
-            "noise": table[(first_output + np.arange(time)) % len(table), :, cutoff_bin:][None],
+            "noise": rows(table, first_output, time)[:, :, cutoff_bin:][None],
             "cutoff_bin": np.full((1, 1), cutoff_bin, np.float32),
             **{node.name: array for node, array in zip(self.state_inputs, state, strict=True)},
         }

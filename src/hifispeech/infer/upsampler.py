@@ -85,7 +85,7 @@ class Upscaler:
             tracks = measure([signal], sample_rate, len(signal))
         else:
             tracks = [fixed_track(cutoff_hz, sample_rate)] * len(signal)
-        blocks = self.run_blocks([signal], sample_rate, signal.shape[0], tracks)
+        blocks = self.run_blocks(split(signal, sample_rate), sample_rate, signal.shape[0], tracks)
         out = np.concatenate(list(blocks), axis=1)
         return out if np.ndim(audio) == 2 else out[0]
 
