@@ -27,7 +27,7 @@ import soundfile
 from hifispeech import Upscaler
 from hifispeech.audio.resample import resample
 from hifispeech.audio.spectral import HOP, N_FFT, istft, stft
-from hifispeech.infer.backends import FrameModel
+from hifispeech.infer.backends import Feed, FrameModel
 from hifispeech.infer.generator import CHUNK_FRAMES
 
 RATE_IN, RATE_OUT = 16000, 48000
@@ -90,11 +90,12 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
     theirs = session(vocos_path, args.threads)
     upscaler = Upscaler(args.model, threads=args.threads)
     spectrum = stft(rng.standard_normal((frames - 1) * HOP).astype(np.float32))
+    our_feeds = chunk_feeds(ours, spectrum)
     their_feeds = random_feeds(theirs, frames, rng)
     times = interleaved(
         {
             "end": lambda: upscaler.process(clip, RATE_IN),
-            "ours": lambda: run_chunks(ours, spectrum),
+            "ours": lambda: run_chunks(ours, our_feeds),
             "theirs": lambda: theirs.run(None, their_feeds),
             "floor": lambda: istft(stft(wide), wide.size),
         },
@@ -124,13 +125,19 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
     ]
 
 
-def run_chunks(model: FrameModel, spectrum: np.ndarray) -> None:
-    """Our network over all frames, in the chunks of the upscaler."""
+def chunk_feeds(model: FrameModel, spectrum: np.ndarray) -> list[Feed]:
+    """What our network is given for all frames, in the chunks of the upscaler."""
+    padded = np.pad(spectrum, ((0, model.look_ahead), (0, 0)))
+    cutoff_bin = RATE_IN * N_FFT // (2 * RATE_OUT)
+    starts = range(0, len(spectrum), CHUNK_FRAMES)
+    return [model.feed(padded[s : s + CHUNK_FRAMES + model.look_ahead], s, cutoff_bin) for s in starts]
+
+
+def run_chunks(model: FrameModel, feeds: list[Feed]) -> None:
+    """Our network over all frames, its state handed on."""
     state = model.initial_state()
-    spectrum = np.pad(spectrum, ((0, model.look_ahead), (0, 0)))
-    for start in range(0, len(spectrum) - model.look_ahead, CHUNK_FRAMES):
-        part = spectrum[start : start + CHUNK_FRAMES + model.look_ahead]
-        _, state = model.run(part, start, RATE_IN * N_FFT // (2 * RATE_OUT), state)
+    for feed in feeds:
+        _, state = model.step(feed, state)
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -120,12 +120,14 @@ class Fake:
     def initial_state(self) -> list[np.ndarray]:
         return []
 
-    def run(
-        self, spectrum: np.ndarray, first_output: int, cutoff_bin: int, state: list[np.ndarray]
+    def feed(self, spectrum: np.ndarray, first_output: int, cutoff_bin: int) -> dict[str, np.ndarray]:
+        time, bins = len(spectrum) - self.look_ahead, spectrum.shape[1]
+        return {"shape": np.array([time, 2, bins - cutoff_bin])}
+
+    def step(
+        self, feed: dict[str, np.ndarray], state: list[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        return np.zeros(
-            (len(spectrum) - self.look_ahead, spectrum.shape[1] - cutoff_bin), np.complex64
-        ), state
+        return np.zeros(feed["shape"], np.float32), state
 
 
 @pytest.mark.parametrize("edges", [(100, 300), (300, 100)])

@@ -28,6 +28,7 @@ LOAD_ERRORS = (
 )
 
 State = list[npt.NDArray[np.float32]]
+Feed = dict[str, npt.NDArray[np.float32]]
 
 
 def read_model(model: str | Path) -> bytes:
@@ -50,6 +51,13 @@ def read_model(model: str | Path) -> bytes:
 def planes(spectrum: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.float32]:
     """Real and imaginary parts as planes. Shape: complex `[time, bins]` to `[time, 2, bins]`."""
     return np.stack([spectrum.real, spectrum.imag], axis=1).astype(np.float32, copy=False)
+
+
+def complex_of(parts: npt.NDArray[np.float32]) -> npt.NDArray[np.complex64]:
+    """Inverse of `planes`. Shape: `[time, 2, bins]` to complex `[time, bins]`."""
+    out = np.empty((parts.shape[0], parts.shape[2]), np.complex64)
+    out.real, out.imag = parts[:, 0], parts[:, 1]
+    return out
 
 
 def rows(table: npt.NDArray[np.float32], first: int, count: int) -> npt.NDArray[np.float32]:
@@ -155,20 +163,25 @@ class FrameModel:
             (it picks the noise). Returns `[time, bins - cutoff_bin]` (one bin at least) and the state after
             the last frame: the next call begins `time` frames later.
         """
+        generated, after = self.step(self.feed(spectrum, first_output, cutoff_bin), state)
+        return complex_of(generated), after
+
+    def feed(self, spectrum: npt.NDArray[np.complex64], first_output: int, cutoff_bin: int) -> Feed:
+        """The graph's inputs but the state, as in `run`: what can be prepared while the model still works."""
         time, bins = len(spectrum) - self.look_ahead, spectrum.shape[1]
         cutoff_bin = min(cutoff_bin, bins - 1)  # full band: the model listens on
-        table = noise_frames()
         low = min(cutoff_bin + self.config["pass_bins"], bins)
-        feed = {
+        return {
             "spectrum": planes(spectrum[:, :low])[None],
-            "noise": rows(table, first_output, time)[:, :, cutoff_bin:][None],
+            "noise": np.ascontiguousarray(rows(noise_frames(), first_output, time)[None, :, :, cutoff_bin:]),
             "cutoff_bin": np.full((1, 1), cutoff_bin, np.float32),
-            **{node.name: array for node, array in zip(self.state_inputs, state, strict=True)},
         }
-        generated, *after = cast(State, self.session.run(None, feed))
-        out = np.empty((time, bins - cutoff_bin), np.complex64)
-        out.real, out.imag = generated[0, :, 0], generated[0, :, 1]
-        return out, after
+
+    def step(self, feed: Feed, state: State) -> tuple[npt.NDArray[np.float32], State]:
+        """Run the graph. Returns the generated planes `[time, 2, bins - cutoff_bin]` and the new state."""
+        memory = {node.name: array for node, array in zip(self.state_inputs, state, strict=True)}
+        generated, *after = cast(State, self.session.run(None, feed | memory))
+        return generated[0], after
 
 
 def packaged_cards() -> Iterator[tuple[str, dict[str, object]]]:

@@ -16,7 +16,7 @@ from hifispeech.audio.crossover import correction
 from hifispeech.audio.excitation import OVERLAP_GAIN
 from hifispeech.audio.spectral import HOP, N_FFT, frame_spectra, hann, overlap_add
 
-from .backends import FrameModel
+from .backends import Feed, FrameModel, complex_of
 
 Samples = npt.NDArray[np.float32]
 
@@ -57,14 +57,14 @@ class Part(NamedTuple):
     """Frames under way: analysed, but not put out yet.
 
     `first`: number of the first frame. `frames`: how many. Of frames to which a band is added: their spectrum
-    `[frames, bins]`, their crossover bins `[frames]`, and a function that waits for the generated band.
+    `[frames, bins]`, their crossover bins `[frames]`, and a function that waits for the generated planes.
     """
 
     first: int
     frames: int
     spectrum: npt.NDArray[np.complex64] | None = None
     crossover: npt.NDArray[np.integer] | None = None
-    generated: Callable[[], npt.NDArray[np.complex64]] | None = None
+    generated: Callable[[], npt.NDArray[np.float32]] | None = None
 
 
 class Generator:
@@ -169,16 +169,14 @@ class Generator:
             return Part(first, count)
         _, crossover = self.edges.at(self._centre(number - delay))
         crossover = np.maximum(crossover, intact[0])  # the model generates from its cutoff on
-        generated = self._run(spectrum, first, int(intact[0]))
+        generated = self._run(self.model.feed(spectrum, first, int(intact[0])))
         return Part(first, count, spectrum[:count], crossover, generated)
 
-    def _run(
-        self, spectrum: npt.NDArray[np.complex64], first: int, cutoff_bin: int
-    ) -> Callable[[], npt.NDArray[np.complex64]]:
+    def _run(self, feed: Feed) -> Callable[[], npt.NDArray[np.float32]]:
         """Have the model run, and return a function that waits for its result."""
 
-        def run() -> npt.NDArray[np.complex64]:
-            generated, self.state = self.model.run(spectrum, first, cutoff_bin, self.state)
+        def run() -> npt.NDArray[np.float32]:
+            generated, self.state = self.model.step(feed, self.state)
             return generated
 
         if self.worker is not None:
@@ -196,7 +194,7 @@ class Generator:
             return np.zeros(part.frames * HOP, np.float32)
         signal = np.zeros(LEAD + part.frames * HOP, np.float32)
         if part.generated is not None and part.spectrum is not None and part.crossover is not None:
-            added = correction(part.spectrum, part.generated(), part.crossover)
+            added = correction(part.spectrum, complex_of(part.generated()), part.crossover)
             added[: max(0, -part.first)] = 0.0  # frames before the first
             blocks = np.fft.irfft(added, n=N_FFT, axis=-1)
             blocks *= SYNTHESIS_WINDOW
