@@ -18,6 +18,7 @@ from av.codec.codec import UnknownCodecError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import hifispeech
 from hifispeech.audio import encode, ffmpeg, io, writer
 from hifispeech.errors import AudioError
 
@@ -773,3 +774,13 @@ def test_reader_rejects_a_silly_block_size(tmp_path):
     io.write(tmp_path / "a.wav", np.zeros(10), 48_000)
     with io.open_reader(tmp_path / "a.wav") as reader, pytest.raises(ValueError, match="at least 1"):
         reader.blocks(0)
+
+
+def test_samples_that_no_recording_has_are_refused(tmp_path: Path) -> None:
+    """Found by fuzzing: finite float samples whose squares overflow."""
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, np.array([0.0, 1e30, 0.5], np.float32), 8000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="times full scale"):
+        io.read(path)
+    with pytest.raises(AudioError, match="times full scale"):
+        hifispeech.upscale(np.array([0.0, -1e30], np.float32), 8000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,6 +117,12 @@ def assert_complete(output: Path, recordings: Path) -> None:
     assert names == {"corpus.json", "hifispeech.jsonl", *results, *rows}
 
 
+def assert_all_counted(said: str) -> None:
+    """Every file is counted once. A worker that outlives its driver may finish a file before the next run."""
+    found = re.search(r"(\d+) files done, (\d+) done before, 0 failed", said)
+    assert found is not None and int(found[1]) + int(found[2]) == FILES, said
+
+
 def test_killed_driver_goes_on_where_it_was(cluster: Any, recordings: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with corpus_run(cluster, recordings, output) as process:
@@ -126,7 +133,7 @@ def test_killed_driver_goes_on_where_it_was(cluster: Any, recordings: Path, tmp_
     with corpus_run(cluster, recordings, output) as process:
         said, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
-    assert f"{FILES} files done, 0 done before, 0 failed" in said
+    assert_all_counted(said)
     assert before.items() <= finished(output).items(), "what was done is not done again"
     assert_complete(output, recordings)
 
@@ -142,6 +149,6 @@ def test_killed_worker_and_lost_node_lose_nothing(cluster: Any, recordings: Path
         cluster.remove_node(second, allow_graceful=False)
         said, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
-    assert f"{FILES} files done, 0 done before, 0 failed" in said
+    assert_all_counted(said)
     assert before.items() <= finished(output).items()
     assert_complete(output, recordings)

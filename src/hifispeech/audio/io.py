@@ -28,7 +28,21 @@ __all__ = [
     "write",
 ]
 
+LOUDEST = 1e9  # 180 dB above full scale
 BLOCK_FRAMES = 65_536
+
+
+def check_loudest(audio: np.ndarray, name: str) -> None:
+    """Refuse samples that no recording has: their squares would leave the range of float32.
+
+    Raises:
+        AudioError: if a sample is more than `LOUDEST`.
+    """
+    if audio.size and (peak := max(float(audio.max()), -float(audio.min()))) > LOUDEST:
+        raise AudioError(
+            f"{name}: a sample is {peak:.3g} times full scale, more than {LOUDEST:g}; the data is damaged "
+            "or no audio, or has to be scaled to -1..1 first"
+        )
 
 
 class AudioReader:
@@ -69,6 +83,7 @@ class AudioReader:
         for chunk in chunks:
             if not np.isfinite(chunk).all():
                 raise self._not_finite(chunk, start, chunks)
+            check_loudest(chunk, str(self.path))
             start += chunk.shape[1]
             parts.append(chunk)
             have += chunk.shape[1]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hifispeech.audio.io import AudioWriter, choose_encoding, open_reader
+from hifispeech.audio.io import AudioWriter, check_loudest, choose_encoding, open_reader
 from hifispeech.audio.resample import Resampler, check_rate
 from hifispeech.errors import AudioError
 
@@ -185,7 +185,8 @@ def check_audio(audio: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Float32 `[channels, time]` of any accepted array.
 
     Raises:
-        AudioError: for integers, NaN, infinity, no samples, or more than two dimensions.
+        AudioError: for integers, NaN, infinity, samples beyond `io.LOUDEST`, no samples, or more than two
+            dimensions.
     """
     array = np.asarray(audio)
     if not np.issubdtype(array.dtype, np.floating):
@@ -200,6 +201,7 @@ def check_audio(audio: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     wrong = int(np.size(signal) - np.count_nonzero(np.isfinite(signal)))
     if wrong:
         raise AudioError(f"audio holds {wrong} NaN or infinite samples; remove or replace them first")
+    check_loudest(signal, "audio")
     return signal
 
 
