@@ -1,5 +1,6 @@
 """Which model runs and how: frame models in ONNX Runtime, waveform models in PyTorch or ONNX Runtime."""
 
+import os
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .backends import FrameModel, open_session
 from .generator import CHUNK_FRAMES, EdgeTrack, Generator
 from .waveform import Samples, WaveformGenerator
 
+MOST_THREADS = 4  # more do not make so small a network as a frame model faster
 WAVEFORM_KIND = "hifisr"
 KIND_KEY = "hifispeech.kind"  # in the metadata of an exported waveform model
 
@@ -85,10 +87,17 @@ def open_model(model: str | Path = "fast", device: str = "auto", threads: int | 
     if Path(model).suffix == ".safetensors":
         return TorchWaveform(Path(model), device, threads)
     # Beside a frame model, a thread of its own does the signal processing (see `Generator`).
-    session = open_session(model, device, max(1, threads - 1) if threads else threads)
+    session = open_session(model, device, max(1, frame_threads(threads) - 1))
     if session.get_modelmeta().custom_metadata_map.get(KIND_KEY) == WAVEFORM_KIND:
-        return OnnxWaveform(session if threads in (None, 1) else open_session(model, device, threads))
+        return OnnxWaveform(open_session(model, device, threads))
     return FrameModel(model, device, threads, session=session)
+
+
+def frame_threads(threads: int | None) -> int:
+    """CPU threads for a frame model and what goes on beside it: as asked, or the cores, up to
+    `MOST_THREADS`.
+    """
+    return threads if threads is not None else min(os.cpu_count() or 1, MOST_THREADS)
 
 
 def make_generator(

@@ -18,9 +18,7 @@ from hifispeech.audio.resample import Resampler, check_rate
 from hifispeech.errors import AudioError
 
 from .measure import RATE, Track, edge_track, fixed_track, measure
-from .models import make_generator, open_model
-
-MOST_THREADS = 4  # more do not make so small a network faster
+from .models import frame_threads, make_generator, open_model
 
 Progress = Callable[[float, float | None], None]
 
@@ -54,7 +52,7 @@ class Upscaler:
             model, which runs in PyTorch.
         device: "auto" (a GPU where ONNX Runtime or PyTorch has one, else the CPU), "cpu", "cuda" or, in
             PyTorch, "mps".
-        threads: CPU threads to work with; None takes the cores there are, up to `MOST_THREADS`.
+        threads: CPU threads to work with; None takes the cores there are (the packaged model at most four).
 
     Raises:
         ModelError: if the model is missing or damaged, or the device is not there.
@@ -64,9 +62,8 @@ class Upscaler:
     def __init__(
         self, model: str | Path = "fast", device: str = "auto", *, threads: int | None = None
     ) -> None:
-        threads = threads if threads is not None else min(os.cpu_count() or 1, MOST_THREADS)
         # With a second thread, the model works on one chunk while the next is read, resampled and analysed.
-        self.worker = ThreadPoolExecutor(1, "hifispeech") if threads > 1 else None
+        self.worker = ThreadPoolExecutor(1, "hifispeech") if frame_threads(threads) > 1 else None
         self.model = open_model(model, device, threads)
 
     def process(
