@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .layers import Averager, ConvBlock, MemoryBlock, decay_of, full_precision
+from .layers import Averager, ConvBlock, MemoryBlock, decay_of, full_precision, repeat_band
 
 POWER_TINY = 1e-30  # keeps logarithms finite; 200 dB below the noise of a 24-bit file
 LN10 = 2.302585092994046
@@ -186,7 +186,7 @@ class FastModel(nn.Module):
             `[batch or 1, time, 2, high]` with unit mean power (bins up to Nyquist), state as `initial_state`.
             cutoff_bin, the first bin to generate: `[batch, look_ahead + time]`, with all bins in `low` and
             `high`; or `[1, 1]` for one cutoff throughout, and then low = min(cutoff + pass_bins, bins) and
-            high = bins - cutoff will do.
+            high = bins - cutoff will do (an exported graph takes nothing else).
             Returns generated `[batch, time, 2, high]` and the new state. Below the cutoff it means nothing.
         """
         level, context, conv, memory = state
@@ -298,10 +298,12 @@ class FastModel(nn.Module):
         first = c.bins - noise.shape[-1]
         gains, keep = self.head(hidden).float().split([2 * c.gain_bands, c.pass_bins], dim=-1)
         logs = (4.0 * gains.unflatten(-1, (2, c.gain_bands))).clamp(-24.0, 12.0)
-        amplitude = torch.matmul(torch.exp(logs + reference[..., None]), self.interpolate[:, first:])
+        amplitudes = torch.exp(logs + reference[..., None])
+        interpolate = self.interpolate[:, first:]
         if c.excitation == "predicted":
             noise, translated = self.turn(hidden, translated), torch.zeros_like(translated)
-        generated = amplitude[:, :, :1] * noise + amplitude[:, :, 1:] * translated
+        generated = torch.matmul(amplitudes[:, :, :1], interpolate) * noise
+        generated = generated + torch.matmul(amplitudes[:, :, 1:], interpolate) * translated
         kept = kept * torch.sigmoid(4.0 * keep + 2.0)[:, :, None]
         position = (self.around(cutoff_bin, 0, c.pass_bins).clamp(max=c.bins - 1) - first).long()
         return generated.scatter_add(-1, position[:, :, None].expand(kept.shape), kept)
@@ -356,9 +358,12 @@ class FastModel(nn.Module):
         grid = float(c.n_fft // c.hop)
         cutoff = cutoff_bin[..., None]
         shift = torch.floor(cutoff * c.source_share / grid).clamp(min=1.0) * grid
-        bins = torch.arange(c.bins - high, c.bins, device=power.device, dtype=power.dtype)
-        above = (bins - cutoff).clamp(min=0.0)
-        translated = pick(white, bins - shift * (1.0 + torch.floor(above / shift)))
+        if torch.compiler.is_exporting():  # one cutoff, where the high band begins
+            translated = repeat_band(white, (cutoff - shift).flatten(), shift.flatten(), high)
+        else:
+            bins = torch.arange(c.bins - high, c.bins, device=power.device, dtype=power.dtype)
+            above = (bins - cutoff).clamp(min=0.0)
+            translated = pick(white, bins - shift * (1.0 + torch.floor(above / shift)))
         position = self.around(cutoff_bin, 0, c.pass_bins)
         kept = pick(spectrum, position) * (position < c.bins).to(power.dtype)[:, :, None]
         near = pick(power, self.around(cutoff_bin, -REFERENCE_BINS, REFERENCE_BINS))

@@ -68,6 +68,22 @@ class Averager(NamedTuple):
         return averages, averages[:, -1]
 
 
+@torch.library.custom_op("hifispeech::repeat_band", mutates_args=())
+def repeat_band(values: Tensor, first: Tensor, period: Tensor, count: int) -> Tensor:
+    """`count` bins made of the bins from `first` on, repeated with `period`; the same for all frames.
+
+    An operator of our own, since an exported graph shall copy whole runs: its form there is in
+    `train/export.py`. Shape: values `[..., bins]`, first and period `[1]` to `[..., count]`.
+    """
+    index = first + torch.arange(count, device=values.device, dtype=first.dtype) % period
+    return values[..., index.long()].clone()
+
+
+@repeat_band.register_fake
+def _(values: Tensor, first: Tensor, period: Tensor, count: int) -> Tensor:
+    return values.new_empty((*values.shape[:-1], count))
+
+
 class ConvBlock(nn.Module):
     """ConvNeXt block with a causal depthwise convolution over time (left context `kernel - 1` frames)."""
 

@@ -17,6 +17,23 @@ from hifispeech.models.layers import EXPORT_FRAMES
 from .checkpoint import Weights
 
 STATE_PREFIX = "state_"
+OPSET = 20
+INT64 = 7  # ONNX's number of the type
+
+
+def repeat_band(values: Any, first: Any, period: Any, count: Any) -> Any:
+    """`models.layers.repeat_band` in ONNX: the period cut out, tiled, and cut to length."""
+    from onnxscript import opset20
+
+    op: Any = opset20  # its stubs know no constants among tensors
+    last = op.Constant(value_ints=[-1])
+    start, length = op.Cast(first, to=INT64), op.Cast(period, to=INT64)
+    count = op.Reshape(count, last)
+    one = op.Slice(values, start, op.Add(start, length), last)
+    ones = op.Constant(value_ints=[1] * (len(values.shape) - 1))
+    times = op.Div(op.Sub(op.Add(count, length), op.Constant(value_ints=[1])), length)
+    repeated = op.Tile(one, op.Concat(ones, times, axis=0))
+    return op.Slice(repeated, op.Constant(value_ints=[0]), count, last)
 
 
 def export(weights: Weights, path: Path, *, force: bool = False) -> Path:
@@ -80,7 +97,8 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
             ),
             input_names=["spectrum", "noise", "cutoff_bin", *(STATE_PREFIX + n for n in names)],
             output_names=["generated", *("next_" + n for n in names)],
-            opset_version=20,
+            opset_version=OPSET,
+            custom_translation_table={torch.ops.hifispeech.repeat_band.default: repeat_band},
             verbose=False,
         )
     assert program is not None
