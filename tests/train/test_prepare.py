@@ -152,6 +152,17 @@ def test_manifest(recordings: Path, tmp_path: Path) -> None:
     path.unlink()
 
 
+def test_folders_narrow_a_manifest(recordings: Path) -> None:
+    """A recording is taken once, as listed: its speaker may be one that is kept out of training."""
+    path = recordings / "list.csv"
+    path.write_text("path,speaker,split\nanna/1.wav,anna,train\nben/1.wav,ben,valid\n")
+    (found,) = sources_of_manifest(path, "CC0", [recordings / "ben"])
+    assert (found.speaker, found.split) == ("ben", "valid")
+    with pytest.raises(ValueError, match="lists no file in"):
+        sources_of_manifest(path, "CC0", [recordings / "nobody"])
+    path.unlink()
+
+
 def test_project_manifest_is_read(data_dir: Path) -> None:
     sources = sources_of_manifest(data_dir / "manifest.csv", "unknown")
     assert {"train", "valid", "eval"} <= {source.split for source in sources}

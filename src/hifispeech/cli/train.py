@@ -100,9 +100,14 @@ def prepare(
         raise typer.BadParameter("goes with --split-by csv", param_hint="'--manifest'")
     if not folders and manifest is None:
         raise typer.BadParameter("pass at least one folder, or --manifest", param_hint="'DIR'")
-    sources = layouts.sources_of_manifest(manifest, licence) if manifest else []
-    for folder in folders or []:
-        sources += layouts.sources_in(folder, preset, pattern, licence, output)
+    if manifest:
+        sources = layouts.sources_of_manifest(manifest, licence, folders or [])
+    else:
+        sources = [
+            source
+            for folder in folders or []
+            for source in layouts.sources_in(folder, preset, pattern, licence, output)
+        ]
     limit_hz = 0.0 if keep_narrow else min_bandwidth
     options = Options(trim=trim) if limit_hz is None else Options(limit_hz, trim)
     names = [name for name in valid_speakers.split(",") if name]

@@ -123,12 +123,15 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return expression
 
 
-def sources_of_manifest(manifest: Path, licence: str) -> list[Source]:
+def sources_of_manifest(manifest: Path, licence: str, folders: Sequence[Path] = ()) -> list[Source]:
     """The recordings a CSV lists: columns `path` (relative to the CSV) and `speaker`; `split`, `source`,
     `licence`, `bandwidth_hz` and `lossless` are used where present.
 
+    With `folders`, only what lies in one of them. A file there that is not listed is left out: the list says
+    who speaks, and which speakers are kept out of training.
+
     Raises:
-        ValueError: a column or a value is missing or wrong, naming the line.
+        ValueError: a column or a value is missing or wrong, naming the line; nothing listed is in `folders`.
         OSError: if the file cannot be read.
     """
     with manifest.open(newline="", encoding="utf-8") as file:
@@ -139,7 +142,14 @@ def sources_of_manifest(manifest: Path, licence: str) -> list[Source]:
         rows = list(reader)
     if not rows:
         raise ValueError(f"{manifest} lists no file")
-    return [_row(row, f"{manifest}:{i}", manifest, licence) for i, row in enumerate(rows, start=2)]
+    sources = [_row(row, f"{manifest}:{i}", manifest, licence) for i, row in enumerate(rows, start=2)]
+    if folders:
+        places = [folder.resolve() for folder in folders]
+        sources = [s for s in sources if any(s.path.resolve().is_relative_to(place) for place in places)]
+        if not sources:
+            names = ", ".join(map(str, folders))
+            raise ValueError(f"{manifest} lists no file in {names}; pass other folders")
+    return sources
 
 
 def _row(row: Mapping[str, str | None], where: str, manifest: Path, licence: str) -> Source:
