@@ -59,7 +59,7 @@ def test_commands_of_the_page_run(
         "compared/scores.csv",
         "errors.svg",
         "bars.png",
-        "side-by-side.png",
+        "spectrogram.png",
     )
     assert all((tmp_path / name).stat().st_size > 100 for name in made)
 

@@ -12,7 +12,6 @@ from hifispeech.evaluate.results import Row
 from hifispeech.evaluate.summary import Summary, summarise
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("scipy")
 RATE = 48000
 
 
@@ -65,6 +64,17 @@ def test_bars_have_the_height_of_the_means_and_whiskers_of_the_intervals(summary
         figures.value_bars(summary, "visqol")
 
 
+def test_bars_say_what_is_missing(summary: Summary) -> None:
+    """A bar over some of the clips has their number on it; a system without a bar is named in the legend."""
+    made = [Row("s", f"{i}.wav", "a", 8000, name, {"lsd": 1.0}) for i in range(3) for name in ("a", "b")]
+    made[0] = Row("s", "0.wav", "a", 8000, "a", error="hung")
+    axis: Any = figures.value_bars(summarise(made), "lsd").axes[0]
+    assert [text.get_text() for text in axis.texts] == ["2 of 3"]
+    figure = figures.value_bars(summary, "lsd")
+    assert figure.legends[0].get_title().get_text() == "no value at all: broken"
+    assert not any(axis.texts for axis in figure.axes)
+
+
 def test_speed_shows_the_systems_that_ran(summary: Summary) -> None:
     figure = figures.speed_scatter(summary)
     points = [
@@ -85,6 +95,9 @@ def test_abx_bars_end_at_the_share() -> None:
     assert [patch.get_width() for patch in bars(axis)] == pytest.approx([75, 25, 50, 50])
     whiskers = [np.asarray(line.get_segments()[0])[:, 0] for line in axis.collections]
     np.testing.assert_allclose(whiskers, [[59, 87], [34, 66]])
+    assert [text.get_text() for text in axis.texts[:2]] == ["ours 75.0 %", "NVSR 25.0 %"]
+    tops = [bar.get_y() for bar in bars(axis)[::2]]  # the axis points down
+    assert all(text.get_position()[1] < top for text, top in zip(axis.texts[::2], tops, strict=True))
     with pytest.raises(AudioError, match="no answers"):
         figures.abx_bars([])
     with pytest.raises(AudioError, match="no answers"):

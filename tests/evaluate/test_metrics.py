@@ -9,6 +9,7 @@ import pytest
 
 from hifispeech.errors import AudioError
 from hifispeech.evaluate import metrics, perceptual
+from hifispeech.evaluate.summary import is_lower_better
 
 RATE = 48000
 
@@ -83,6 +84,21 @@ def test_lsd_of_equal_signals_is_zero_and_p1_is_symmetric() -> None:
     assert metrics.lsd(a, a, "p2").lsd == pytest.approx(0, abs=1e-6)
     assert metrics.lsd(a, b).lsd == pytest.approx(metrics.lsd(b, a).lsd, rel=1e-12)
     assert metrics.lsd(a, b, "p2").lsd == pytest.approx(metrics.lsd(b, a, "p2").lsd, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lsd", "lsd_p2", "phase", "mr_stft", "log_sispec", "ssim", "snr"])
+def test_a_silent_estimate_gives_a_finite_and_bad_number(name: str) -> None:
+    ref = noise()
+    silent, near = (metrics.measure(ref, x, [name]) for x in (0 * ref, ref + noise(seed=1, scale=1e-3)))
+    for key, value in silent.items():
+        assert np.isfinite(value)
+        assert value > near[key] if is_lower_better(key) else value < near[key]
+
+
+def test_phase_distances_are_symmetric() -> None:
+    a, b = noise(seed=3), noise(seed=4)
+    forth, back = metrics.phase_distance(a, b), metrics.phase_distance(b, a)
+    assert vars(forth) == pytest.approx(vars(back), rel=1e-9)
 
 
 def test_lsd_split_adds_up() -> None:

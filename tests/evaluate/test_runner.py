@@ -18,6 +18,9 @@ from hifispeech.cli import app
 from hifispeech.evaluate import baselines, metrics
 from hifispeech.evaluate.lowrate import low_rate
 from hifispeech.evaluate.results import Row, read_rows
+from hifispeech.evaluate.score import Job, Settings, score_clip
+from hifispeech.evaluate.sets import Clip
+from hifispeech.evaluate.systems import parse_systems
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -69,6 +72,7 @@ def test_alignment_is_reported(finished: Path) -> None:
         assert row.facts["delay_samples"] == wanted[0]
         assert row.facts["gain"] == pytest.approx(wanted[1], abs=0.01)
     assert all(row.values["lsd"] < 0.3 for row in rows if row.system == "peer")
+    assert "| peer | 480 [480, 480] | 0.500 [" in (finished / "results" / "tables.md").read_text()
 
 
 def test_everything_promised_is_written(finished: Path) -> None:
@@ -88,7 +92,7 @@ def test_everything_promised_is_written(finished: Path) -> None:
     assert not (results / "work").exists()
 
 
-def test_plots_and_report_of_a_run(finished: Path) -> None:
+def test_plots_and_report_of_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*words: object, code: int = 0) -> str:
         result = CliRunner().invoke(app, [str(word) for word in words])
         assert result.exit_code == code, result.output
@@ -96,7 +100,14 @@ def test_plots_and_report_of_a_run(finished: Path) -> None:
 
     clips = [finished / "talks" / "anna" / f"clip{i}.wav" for i in range(2)]
     run("plot", "spectrogram", *clips, "-o", finished / "a.png")
-    run("plot", "comparison", *clips, clips[0], "-o", finished / "b.svg")
+    low = finished / "results" / "audio" / "input" / "8000" / "talks" / "anna" / "clip0.flac"
+    if not low.is_file():
+        low = low.with_stem("clip1")
+    run("plot", "comparison", low, clips[1], clips[0], "-o", finished / "b.svg")
+    monkeypatch.chdir(finished)
+    assert run("plot", "speed", "results") == "speed.png\n"
+    assert (finished / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert "speed.png: exists already" in run("plot", "speed", "results", code=1)
     run("plot", "bars", finished / "results", "--value", "si_sdr", "-o", finished / "c.png")
     assert "exists already" in run("plot", "bars", finished / "results", "-o", finished / "c.png", code=1)
     assert "neither .png nor .svg" in run("plot", "bars", finished, "-o", finished / "c.gif", code=2)
@@ -143,7 +154,7 @@ def test_bad_input_is_told_per_file_and_never_averaged(
     write(stereo, np.concatenate([audio, audio]), 48000, force=True)
     names = [path.name for path in (good, silent, low, stereo, short)]
     (tmp_path / "d" / "list.csv").write_text(
-        "path,speaker\n" + "".join(f"{name},anna\n" for name in [*names, "gone.wav"])
+        "path,speaker\n" + "".join(f"{name},anna\n" for name in ["gone.wav", *names])
     )
     (tmp_path / "peer").mkdir()
     write(tmp_path / "peer" / good.name, audio, 44100)
@@ -168,7 +179,58 @@ def test_bad_input_is_told_per_file_and_never_averaged(
     assert not error(good, "resample") and not error(stereo, "resample")
     assert f"{sum(bool(row.error) for row in rows.values())} of 18 results failed" in output
     page = (tmp_path / "r" / "tables.md").read_text()
-    assert "(3 of 6)" in page and "no such file" in page
+    assert "(3 of 6)" in page and page.count("no such file") == 1  # all systems share it
+    assert "list/gone.wav, 8 kHz, all systems: reference: " in page
+    assert "| broken | - (0 of 6) | - |" in page
+    costs = json.loads((tmp_path / "r" / "summary.json").read_text())["costs"]
+    assert costs["resample"]["peak_memory_mb"] > 20  # of a clip that could be done, not of the first
+
+
+def score_alone(folder: Path, clip: Path, system: str, timeout_s: float = 60) -> Row:
+    """One clip and one system, without a process of its own."""
+    settings = Settings(
+        (8000,), tuple(parse_systems([system], timeout_s=timeout_s)), ("lsd",), folder, folder
+    )
+    (row,) = score_clip(Job(Clip(clip, "d", clip.name, "anna"), settings))
+    return row
+
+
+def test_commands_that_hang_or_write_nothing_cost_their_own_result_only(
+    tmp_path: Path, make_clips: MakeClips
+) -> None:
+    (clip,) = make_clips(tmp_path / "d", 1, 0.1)
+    hung = score_alone(tmp_path, clip, "x=cmd:sh -c 'sleep 600' {in} {out}", timeout_s=0.5)
+    assert "did not end within 0.5 s and was killed" in hung.error and not hung.values
+    nothing = score_alone(tmp_path, clip, "x=cmd:true {in} {out}")
+    assert "wrote nothing to {out}" in nothing.error and not nothing.values
+    assert not score_alone(tmp_path, clip, "resample").error
+
+
+@pytest.mark.slow
+def test_a_safetensors_model_of_the_paper_is_a_system(tmp_path: Path, make_clips: MakeClips) -> None:
+    torch = pytest.importorskip("torch")
+    from hifispeech.models.hifisr import DecoderConfig, EncoderConfig, HiFiSR, HiFiSRConfig, save_hifisr
+
+    torch.manual_seed(0)
+    encoder = EncoderConfig(depth=1, width=16, hidden=32, query_key=16, rotary=8, kernel=3, fsmn_width=8)
+    rates, kernels = (16, 16), (32, 32)
+    decoder = DecoderConfig(
+        width=16, rates=rates, rate_kernels=kernels, block_kernels=(3,), block_dilations=(1,)
+    )
+    save_hifisr(HiFiSR(HiFiSRConfig(encoder=encoder, decoder=decoder)), tmp_path / "tiny.safetensors")
+    (clip,) = make_clips(tmp_path / "d", 1, 0.3)
+    row = score_alone(tmp_path, clip, f"paper={tmp_path / 'tiny.safetensors'}")
+    assert not row.error and 0 < row.values["lsd"] < 10 and row.facts["seconds"] > 0
+
+
+def test_clips_that_outputs_cannot_be_told_apart_for_are_refused(
+    tmp_path: Path, make_clips: MakeClips
+) -> None:
+    (clip,) = make_clips(tmp_path / "d", 1, 0.1)
+    clip.with_suffix(".flac").write_bytes(b"")
+    output = evaluate("--data", tmp_path / "d", "-o", tmp_path / "r", code=1)
+    assert "is there twice but for its suffix" in output
+    assert not (tmp_path / "r").exists()
 
 
 def test_other_recordings_are_refused_when_aligning(tmp_path: Path, make_clips: MakeClips) -> None:

@@ -107,6 +107,18 @@ def test_csv_keeps_files_that_are_missing(tmp_path: Path) -> None:
     ]
 
 
+def test_names_of_a_csv_never_lead_out_of_the_results(tmp_path: Path) -> None:
+    """Audio of a run is kept under these names: with ".." a recording could be overwritten."""
+    up = "../" * 20 + str(tmp_path / "d" / "b.wav").lstrip("/")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "list.csv").write_text(
+        f"path,speaker\n../d/a.wav,x\n{up},x\n{tmp_path / 'd' / 'c.wav'},x\n./s/../e.wav,x\n"
+    )
+    names = [clip.name for clip in find_clips(str(tmp_path / "lists" / "list.csv"))]
+    below_root = (tmp_path / "d").as_posix().lstrip("/")
+    assert names == [f"{below_root}/{stem}.wav" for stem in "abc"] + ["e.wav"]
+
+
 def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'nosuch' is unknown; pass a folder or one of vctk"):
         find_clips(f"nosuch:{tmp_path}")

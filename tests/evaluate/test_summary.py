@@ -3,16 +3,15 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hifispeech.errors import AudioError
 from hifispeech.evaluate import tables
-from hifispeech.evaluate.results import Row, read_rows, write_rows
+from hifispeech.evaluate.results import Row, failure_lines, read_rows, write_rows
 from hifispeech.evaluate.summary import Summary, is_lower_better, metric_of, summarise
-
-pytest.importorskip("scipy")
 
 
 def rows(clips: int = 12) -> list[Row]:
@@ -86,10 +85,56 @@ def test_a_failed_clip_is_counted_named_and_not_averaged() -> None:
     entry = summary.entry("speech", 8000, "good", "lsd")
     assert entry is not None and (entry.mean.count, entry.expected) == (11, 12)
     page = "\n".join(tables.markdown(summary, RUN, tables.Pictures()))
-    assert "**Failed or incomplete: 1**" in page and "- speech/clip0.wav, 8 kHz, good: no output" in page
+    assert (
+        "**Failed or incomplete results: 1.**" in page
+        and "- speech/clip0.wav, 8 kHz, good: no output" in page
+    )
     assert "(11 of 12)" in page and "(11/12)" in "\n".join(tables.latex(summary))
     versus = next(v for v in summary.comparisons if v.rate == 8000 and v.first == "good")
     assert versus.comparison.count == 11
+
+
+def test_a_system_that_skips_hard_clips_is_not_the_best_and_its_mean_is_marked() -> None:
+    """`bad` scores best of all, on the one clip that it does."""
+    made = []
+    for row in rows():
+        if row.system != "bad":
+            made.append(row)
+        elif row.file == "clip0.wav":
+            made.append(replace(row, values={"lsd": 0.1}))
+        else:
+            made.append(replace(row, values={}, error="hung"))
+    lines = tables.value_table(summarise(made), "speech", "lsd")
+    by_system = {line.split(" | ")[0].strip("| "): line for line in lines}
+    assert by_system["bad"].count("(1 of 12)") == 2 and "**" not in by_system["bad"]
+    assert by_system["bad"].endswith("0.100 (incomplete) |")
+    assert by_system["good"].count("**") == 4
+
+
+def test_a_system_that_delivers_nothing_stays_in_the_tables() -> None:
+    made = [*rows(2), *(Row("speech", f"clip{i}.wav", "anna", 8000, "gone", error="hung") for i in range(2))]
+    summary = summarise(made)
+    assert "| gone | - (0 of 2) | - (0 of 2) | - |" in tables.value_table(summary, "speech", "lsd")
+    assert "gone & -- (0/2) & -- (0/2) & - \\\\" in tables.latex(summary)
+
+
+def test_what_all_rates_or_systems_share_is_said_once() -> None:
+    every = [Row("s", "a.wav", "", rate, name, error="silent") for rate in (8000, 16000) for name in "xy"]
+    some = [Row("s", "b.wav", "", rate, "x", error="hung") for rate in (8000, 16000)]
+    one = [Row("s", "b.wav", "", 16000, "y", error="died")]
+    assert failure_lines([*every, *some, *one], (8000, 16000), "xy") == [
+        "s/a.wav, all rates, all systems: silent",
+        "s/b.wav, all rates, x: hung",
+        "s/b.wav, 16 kHz, y: died",
+    ]
+
+
+def test_what_alignment_found_is_told_by_system() -> None:
+    facts = [{"delay_samples": d, "gain": g} for d, g in ((480, 0.5), (478, 0.25), (482, 1.0))]
+    made = [Row("s", f"{i}.wav", "", 8000, "peer", {"lsd": 1.0}, f) for i, f in enumerate(facts)]
+    page = tables.markdown(summarise(made), RUN, tables.Pictures())
+    assert "| peer | 480 [478, 482] | 0.500 [0.250, 1.000] |" in page
+    assert "## Alignment" not in tables.markdown(summarise(rows(2)), RUN, tables.Pictures())
 
 
 def test_values_not_asked_for_are_not_missing() -> None:
@@ -118,6 +163,7 @@ def test_latex_has_balanced_tables_and_no_bare_specials(summary: Summary) -> Non
     assert text.count("\\begin{tabular}{lccc}") == 2
     assert "good\\_x" in text and "set\\_1" in text
     assert text.replace("\\%", "").count("%") == 1  # the comment
+    assert tables._tex("a^b~c\\d") == "a\\textasciicircum{}b\\textasciitilde{}c\\textbackslash{}d"
 
 
 def test_csv_reads_back_equal(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def abx() -> None:
 
     [bold]Examples[/bold]
 
+      hifispeech abx create --reference truth --system fast --system nvsr -o test
+
       hifispeech abx serve test
 
       hifispeech abx results test
@@ -66,7 +68,10 @@ def create(
     ] = 1,
     anchor: Annotated[
         list[float] | None,
-        typer.Option(metavar="HZ", help="MUSHRA: low-pass anchor; repeatable, at most two. Default: 3500."),
+        typer.Option(
+            metavar="HZ",
+            help="MUSHRA: low-pass anchor; repeatable, at most two. Default: 3500 and 7000, as in BS.1534-3.",
+        ),
     ] = None,
     loudness: Annotated[
         float, typer.Option(metavar="LUFS", help="Bring every stimulus to this loudness (BS.1770).")
@@ -102,7 +107,7 @@ def create(
         items=items,
         pairs=[_parse_pair(text) for text in pair or []],
         repeats=repeats,
-        anchors_hz=anchor or (3500.0,),
+        anchors_hz=anchor or (listening.LOW_ANCHOR_HZ, listening.MID_ANCHOR_HZ),
         loudness_lufs=loudness,
     )
     if kind == "mushra" and (pair or repeats > 1):
@@ -227,6 +232,8 @@ def _print_summary(made: Summary, output: Path, as_json: bool) -> None:
 
 
 def _print_results(found: Results) -> None:
+    from hifispeech.evaluate.listening.definition import MID_ANCHOR
+
     done = sum(session.done == session.total for session in found.sessions)
     typer.echo(
         f"{found.definition.title}: {len(found.sessions)} listeners ({done} finished), "
@@ -244,7 +251,10 @@ def _print_results(found: Results) -> None:
             f"{score.high:.1f}), median {score.median:.1f}, quartiles {score.lower_quartile:.1f} to "
             f"{score.upper_quartile:.1f}, {score.count} ratings"
         )
-    for listener, share in found.left_out.items():
-        typer.echo(
-            f"left out: {listener}, who rated the hidden reference below 90 in {100 * share:.0f} % of items"
-        )
+    for listener, missed in found.left_out.items():
+        why = f"the hidden reference below 90 in {100 * missed.reference:.0f} %"
+        if missed.mid_anchor is not None:
+            why += f", the 7 kHz anchor above 90 in {100 * missed.mid_anchor:.0f} %"
+        typer.echo(f"left out: {listener}, who rated {why} of items")
+    if found.definition.kind == "mushra" and MID_ANCHOR not in found.definition.anchors:
+        typer.echo("this test has no 7 kHz anchor, so listeners were screened by the hidden reference alone")

@@ -156,7 +156,8 @@ def evaluate(
     if summary.failures:
         total = sum(summary.clips.values()) * len(summary.rates) * len(summary.systems)
         typer.echo(
-            f"hifispeech: {len(summary.failures)} of {total} results failed; see {output / 'scores.csv'}",
+            f"hifispeech: {len(summary.failures)} of {total} results failed or are incomplete; "
+            f"see {output / 'scores.csv'}",
             err=True,
         )
         raise typer.Exit(1)
@@ -226,7 +227,10 @@ def plot(
         ),
     ],
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Audio files, or one RESULTS.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG|SVG", help="Picture to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PNG|SVG", help="Picture to write. Default: KIND.png, here."),
+    ] = None,
     value: Annotated[
         str, typer.Option(metavar="NAME", help="For bars and speed: a value of the tables.")
     ] = "lsd",
@@ -237,7 +241,7 @@ def plot(
 
     [bold]Examples[/bold]
 
-      hifispeech plot spectrogram call.wav call_48k.wav -o call.png
+      hifispeech plot spectrogram call.wav call_48k.wav
 
       hifispeech plot comparison call.wav call_48k.wav truth.wav -o errors.svg
 
@@ -246,6 +250,7 @@ def plot(
     from hifispeech.errors import AudioError
     from hifispeech.evaluate import plots
 
+    output = output or Path(f"{kind.value}.png")
     if output.suffix.lower() not in plots.FORMATS:
         raise typer.BadParameter(f"{output} is neither .png nor .svg", param_hint="'--output'")
     if output.exists() and not force:
@@ -254,10 +259,11 @@ def plot(
         raise typer.BadParameter(f"takes one folder of results, not {len(inputs)}", param_hint="'IN...'")
     if kind is Picture.COMPARISON and len(inputs) < 3:
         raise typer.BadParameter("takes the input, at least one output, and the truth", param_hint="'IN...'")
-    plots.save_figure(_figure(kind, inputs, value), output)
+    typer.echo(plots.save_figure(_figure(kind, inputs, value), output))
 
 
 def _figure(kind: Picture, inputs: list[Path], value: str) -> "Figure":
+    from hifispeech.audio.io import open_reader
     from hifispeech.evaluate import figures, plots
 
     if kind is Picture.BARS or kind is Picture.SPEED:
@@ -269,7 +275,11 @@ def _figure(kind: Picture, inputs: list[Path], value: str) -> "Figure":
     if kind is Picture.SPECTROGRAM:
         return plots.spectrogram_figure({name: plots.at_48k(path) for name, path in _names(inputs).items()})
     outputs = {name: plots.at_48k(path) for name, path in _names(inputs[1:-1]).items()}
-    return figures.comparison_figure(plots.at_48k(inputs[0]), outputs, plots.at_48k(inputs[-1]))
+    with open_reader(inputs[0]) as reader:
+        half_hz = reader.info.sample_rate / 2
+    edge_hz = half_hz if half_hz < 24000 else None  # where the input's band ends, if its rate tells
+    source, truth = plots.at_48k(inputs[0]), plots.at_48k(inputs[-1])
+    return figures.comparison_figure(source, outputs, truth, cutoff_hz=edge_hz)
 
 
 def _names(paths: list[Path]) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Pictures and sounds of a run: its figures, and the clips worth looking at and listening to."""
 
+import hashlib
 import json
 import logging
 import re
@@ -17,7 +18,7 @@ from .plots import save_figure
 from .results import Row, replace_file
 from .score import FAILURES, Job, audio_path, make_output, matched, read_truth
 from .summary import Summary
-from .systems import BASELINES
+from .systems import BASELINES, System
 from .tables import TITLES, Pictures, picture_key
 
 if TYPE_CHECKING:
@@ -36,13 +37,16 @@ def draw_all(jobs: Sequence[Job], summary: Summary, folder: Path, count: int) ->
         return Pictures()
     pictures = Pictures(_figures(summary, folder))
     by_clip = {f"{job.clip.set}/{job.clip.name}": job for job in jobs}
+    lost = {(row.clip, row.rate, row.system) for row in summary.failures if not row.values}
     examples = []
     for why, row in chosen(summary, jobs, count):
         key = picture_key(row)
         if key in pictures.clips:
             continue
+        job = by_clip[row.clip]
+        able = [s for s in job.settings.systems if (row.clip, row.rate, s.label) not in lost]
         try:
-            labels = _draw(by_clip[row.clip], row.rate, folder, _picture_name(row))
+            labels = _draw(job, able, row.rate, folder, _picture_name(row))
         except FAILURES as error:
             log.warning("%s: no spectrogram: %s", key, explain(error))
             continue
@@ -79,17 +83,22 @@ def _typical(summary: Summary, jobs: Sequence[Job], set_name: str, system: str) 
 
 
 def _picture_name(row: Row) -> str:
-    return re.sub(r"[^\w.-]+", "_", f"{Path(row.clip).with_suffix('')}-{row.rate}") + ".png"
+    name = f"{Path(row.clip).with_suffix('')}-{row.rate}".replace("/", "_")
+    plain = re.sub(r"[^\w.-]+", "_", name)
+    # Two clips must not share a picture.
+    return f"{plain}.png" if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}.png"
 
 
-def _draw(job: Job, rate: int, folder: Path, name: str) -> dict[str, object]:
-    """Spectrograms of one clip in all systems; keeps the audio. Returns labels and where the audio lies."""
+def _draw(
+    job: Job, systems: Sequence[System], rate: int, folder: Path, name: str
+) -> dict[str, dict[str, str]]:
+    """Spectrograms of one clip in these systems; keeps the audio. Returns labels and where the audio lies."""
     audio_folder = folder / "audio"
     job = replace(job, settings=replace(job.settings, audio=audio_folder))
     truth = read_truth(job.clip.path, job.settings.max_s).audio
     low = lowrate.low_rate(truth, rate, job.settings.degrade)
     outputs: dict[str, np.ndarray] = {}
-    for system in job.settings.systems:
+    for system in systems:
         try:
             output = make_output(job, truth, low, system, rate).audio
             outputs[system.label] = matched(truth, output, rate, job.settings.align)[1]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import AudioError
 from .plots import check_signals, label_axes, matplotlib_module, spectrogram_db, thinned
-from .summary import Summary, is_lower_better
+from .summary import Entry, Summary, is_lower_better
 from .tables import TITLES
 
 if TYPE_CHECKING:
@@ -117,15 +117,15 @@ def _difference_db(
 def value_bars(summary: Summary, value: str = "lsd", sets: Sequence[str] | None = None) -> Figure:
     """Figures 3 and 4 of the paper: bars of a value by input rate and system, a panel for each data set.
 
-    Whiskers are 95 % intervals.
+    Whiskers are 95 % intervals. A bar that not all clips are in says how many; systems without any are named.
 
     Raises:
         AudioError: the run does not have the value.
         ImportError: without matplotlib.
     """
     names = list(sets or summary.sets)
-    having = [s for s in summary.systems if any(_bars(summary, name, value, s)[0] for name in names)]
-    names = [name for name in names if any(_bars(summary, name, value, s)[0] for s in having)]
+    having = [s for s in summary.systems if any(_bars(summary, name, value, s) for name in names)]
+    names = [name for name in names if any(_bars(summary, name, value, s) for s in having)]
     if not names:
         raise AudioError(f"this run has no {value!r}; it has {', '.join(summary.values)}")
     bars = len(having)
@@ -135,41 +135,52 @@ def value_bars(summary: Summary, value: str = "lsd", sets: Sequence[str] | None 
     axes = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axis, name in zip(axes, names, strict=True):
         for index, system in enumerate(having):
-            places, means, errors = _bars(summary, name, value, system)
+            found = _bars(summary, name, value, system)
             offset = (index - (bars - 1) / 2) * width
             axis.bar(
-                [place + offset for place in places],
-                means,
+                [place + offset for place, _, _ in found],
+                [entry.mean.mean for _, entry, _ in found],
                 0.92 * width,
-                yerr=np.array(errors).T if errors else None,
+                yerr=np.array([whisker for _, _, whisker in found]).T if found else None,
                 color=COLOURS[summary.systems.index(system) % len(COLOURS)],
                 label=system,
                 error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"},
             )
+            for place, entry, whisker in found:
+                if entry.mean.count < entry.expected:
+                    text, top = f"{entry.mean.count} of {entry.expected}", entry.mean.mean + whisker[1]
+                    beside = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "fontsize": 7}
+                    axis.annotate(text, (place + offset, top), **beside)
         axis.set_title(f"{name} ({summary.clips[name]} clips)", fontsize=10)
         axis.set_xticks(range(len(summary.rates)), [f"{rate / 1000:g}" for rate in summary.rates])
         axis.set_xlabel("input rate in kHz")
         _plain_style(axis)
     direction = "lower" if is_lower_better(value) else "higher"
     axes[0].set_ylabel(f"{TITLES.get(value, value)}\n{direction} is better", fontsize=9)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(bars, 6), frameon=False, fontsize=9)
+    _bar_legend(figure, axes[0], [system for system in summary.systems if system not in having])
     return figure
+
+
+def _bar_legend(figure: Figure, axis: Any, without: Sequence[str]) -> None:
+    """The systems in one legend below all panels; `axis` has a bar container for each."""
+    handles, labels = axis.get_legend_handles_labels()
+    title = f"no value at all: {', '.join(without)}" if without else None
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(len(handles), 6), "frameon": False}
+    figure.legend(handles, labels, title=title, fontsize=9, title_fontsize=8, **place)
 
 
 def _bars(
     summary: Summary, set_name: str, value: str, system: str
-) -> tuple[list[int], list[float], list[tuple[float, float]]]:
-    """Places, means and lengths of the whiskers."""
-    places, means, errors = [], [], []
+) -> list[tuple[int, Entry, tuple[float, float]]]:
+    """Place, entry and lengths of the whiskers of each bar."""
+    found = []
     for place, rate in enumerate(summary.rates):
         entry = summary.entry(set_name, rate, system, value)
         if entry is not None and np.isfinite(entry.mean.mean):
             mean = entry.mean
-            places.append(place)
-            means.append(mean.mean)
-            errors.append(tuple(np.nan_to_num([max(0, mean.mean - mean.low), max(0, mean.high - mean.mean)])))
-    return places, means, errors
+            below, above = np.nan_to_num([max(0, mean.mean - mean.low), max(0, mean.high - mean.mean)])
+            found.append((place, entry, (float(below), float(above))))
+    return found
 
 
 def speed_scatter(summary: Summary, value: str = "lsd") -> Figure:
@@ -229,17 +240,19 @@ def abx_bars(rows: Sequence[AbxBar], title: str | None = None) -> Figure:
     if not rows or any(row.total < 1 or not 0 <= row.wins <= row.total for row in rows):
         raise AudioError("no answers to plot; each bar needs 0 <= wins <= total and total >= 1")
     figure: Figure = matplotlib_module("matplotlib.figure").Figure(
-        figsize=(7.2, 0.55 * len(rows) + 1.5), layout="constrained"
+        figsize=(7.2, 0.62 * len(rows) + 1.3), layout="constrained"
     )
     axis = figure.subplots()
     for place, row in enumerate(rows):
         share = row.wins / row.total
-        axis.barh(place, 100 * share, 0.62, color=COLOURS[0])
-        axis.barh(place, 100 * (1 - share), 0.62, left=100 * share, color="#D9D9D9")
+        axis.barh(place, 100 * share, 0.42, color=COLOURS[0])
+        axis.barh(place, 100 * (1 - share), 0.42, left=100 * share, color="#D9D9D9")
         whisker = [[100 * max(0, share - row.low)], [100 * max(0, row.high - share)]]
         axis.errorbar(100 * share, place, xerr=whisker, color="#222222", capsize=3, linewidth=1.2)
-        axis.text(1.5, place, f"{row.first} {100 * share:.1f} %", va="center", fontsize=8, color="white")
-        axis.text(98.5, place, f"{row.second} {100 * (1 - share):.1f} %", va="center", ha="right", fontsize=8)
+        # Above the bar, where neither its colour nor the whisker is in the way, however small a part is.
+        named = {"va": "bottom", "fontsize": 8}
+        axis.text(0.6, place - 0.23, f"{row.first} {100 * share:.1f} %", color=COLOURS[0], **named)
+        axis.text(99.4, place - 0.23, f"{row.second} {100 * (1 - share):.1f} %", ha="right", **named)
     axis.axvline(50, color="#222222", linewidth=0.8, linestyle="--")
     axis.set_xlim(0, 100)
     axis.set_yticks(range(len(rows)), [f"{row.label}\nn = {row.total}" for row in rows], fontsize=8)

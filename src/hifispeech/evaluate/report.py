@@ -18,7 +18,7 @@ from .baselines import OUTPUT_RATE, resampled
 from .results import replace_file
 from .runner import load
 from .summary import Summary
-from .tables import cost_table, heading, how, missing, value_table, worst_lists
+from .tables import alignment_table, cost_table, heading, how, missing, value_table, worst_lists
 
 _TYPES = {"opus": "audio/ogg", "flac": "audio/flac"}
 
@@ -43,7 +43,7 @@ def write_report(results: Path, output: Path, *, codec: str = "opus", force: boo
         how=_blocks([*how(summary, run), "", *missing(summary)]),
         sets="\n".join(_set(summary, name) for name in summary.sets),
         figures="\n".join(f'<img class="figure" alt="{path.stem}" src="{_data(path)}">' for path in figures),
-        cost=_blocks(cost_table(summary)),
+        cost=_blocks([*cost_table(summary), "", *(alignment_table(summary) if summary.alignment else [])]),
         worst=_blocks(worst_lists(summary, anchors)),
         examples="\n".join(_example(results, example, i, codec) for i, example in enumerate(examples)),
     )

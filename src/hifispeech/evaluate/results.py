@@ -42,6 +42,25 @@ def value_names(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
+def failure_lines(rows: Iterable[Row], rates: Sequence[int], systems: Sequence[str]) -> list[str]:
+    """What went wrong, a line a clip and reason; what all rates or systems of a run share is said once."""
+    groups: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for row in rows:
+        if row.error:
+            groups.setdefault((row.clip, row.error), {}).setdefault(row.system, []).append(row.rate)
+    lines = []
+    for (clip, error), by_system in groups.items():
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for system, having in by_system.items():
+            alike.setdefault(tuple(having), []).append(system)
+        for having, names in alike.items():
+            every_rate = 1 < len(rates) == len(having)
+            where = "all rates" if every_rate else ", ".join(f"{rate / 1000:g} kHz" for rate in having)
+            who = "all systems" if 1 < len(systems) == len(names) else ", ".join(names)
+            lines.append(f"{clip}, {where}, {who}: {error}")
+    return lines
+
+
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the CSV; the file appears whole."""
     names = value_names(rows)

@@ -20,7 +20,7 @@ from .cost import Probe, peak_memory_mb
 from .examples import draw_all
 from .lowrate import METHODS
 from .plots import matplotlib_module
-from .results import Row, read_rows, replace_file, write_rows
+from .results import Row, failure_lines, read_rows, replace_file, write_rows
 from .score import Job, Settings, code_digest, failed_rows, score_clip
 from .sets import Clip, find_clips
 from .summary import Summary, summarise
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 DEFAULT_METRICS = ("lsd", "lsd_p2", "si_sdr")
 DEFAULT_RATES = (4000, 8000, 12000, 16000, 24000)
+_TWICE = (
+    "{set}/{name} is there twice but for its suffix ({first}, {path}): outputs could not be told apart; "
+    "remove one, or name the sets, as in LABEL=PATH"
+)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Progress = Callable[[int, int], None]
 
@@ -109,8 +113,8 @@ def evaluate(options: Options, on_progress: Progress | None = None) -> Summary:
     shutil.rmtree(options.settings.work, ignore_errors=True)  # of a killed run
     replace_file(options.output / "run.json", json.dumps(provenance(options, jobs), indent=1))
     with _one_thread():
-        memory = _memory(options, jobs)
         rows = _score_all(options, jobs, on_progress)
+        memory = _memory(options, jobs, rows)
     write_rows(options.output / "scores.csv", rows)
     summary = summarise(rows, seed=options.seed, skipped=_skipped(jobs), memory_mb=memory)
     replace_file(options.output / "summary.json", json.dumps(summary.as_json(), indent=1))
@@ -138,15 +142,17 @@ def find_jobs(options: Options) -> list[Job]:
     """A job a clip, in the order of the data.
 
     Raises:
-        AudioError, ValueError: see `find_clips`; two sets of one name.
+        AudioError, ValueError: see `find_clips`; two clips of one set and name, whatever the suffix.
     """
     clips: dict[str, Clip] = {}
     jobs: list[Job] = []
     settings = options.settings
     for data in options.data:
         for index, clip in enumerate(find_clips(data, every=options.every, limit=options.limit)):
-            if clips.setdefault(f"{clip.set}/{clip.name}", clip) is not clip:
-                raise ValueError(f"{clip.set}/{clip.name} is there twice; name the sets, as in LABEL=PATH")
+            known = clips.setdefault(f"{clip.set}/{Path(clip.name).with_suffix('')}", clip)
+            if known is not clip:
+                named = {"set": clip.set, "name": clip.name, "first": known.path, "path": clip.path}
+                raise ValueError(_TWICE.format(**named))
             without = frozenset({"visqol"} if index % options.visqol_every else ())
             jobs.append(Job(clip, settings, without & set(options.metrics)))
     return jobs
@@ -230,9 +236,8 @@ def _score_all(options: Options, jobs: Sequence[Job], on_progress: Progress | No
         died = f"the process that worked on this clip died: {event.reason}" if isinstance(event, Lost) else ""
         rows = event.result if isinstance(event, Finished) else failed_rows(event.task, died)
         done[order[id(event.task)]] = rows
-        for row in rows:
-            if row.error:
-                log.warning("%s, %d Hz, %s: %s", row.clip, row.rate, row.system, row.error)
+        for line in failure_lines(rows, options.rates, [system.label for system in options.systems]):
+            log.warning("%s", line)
         report(len(done), len(jobs))
     return [row for index in range(len(jobs)) for row in done[index]]
 
@@ -253,19 +258,20 @@ def _scorer() -> Callable[[Job, Callable[[float], None]], list[Row]]:
     return lambda job, progress: score_clip(job)
 
 
-def _memory(options: Options, jobs: Sequence[Job]) -> dict[str, float | None]:
-    """Peak memory per system on the first clip that is there, at the lowest rate; kept in the cache."""
+def _memory(options: Options, jobs: Sequence[Job], rows: Sequence[Row]) -> dict[str, float | None]:
+    """Peak memory per system on the first clip it could do, at that rate; kept in the cache."""
     memory: dict[str, float | None] = {}
-    job = next((job for job in jobs if job.clip.path.is_file()), None)
+    by_clip = {f"{job.clip.set}/{job.clip.name}": job for job in jobs}
     for system in options.systems:
-        rate = min(options.rates)
-        if job is None or system.kind in ("folder", "command"):  # commands tell theirs with every file
-            memory[system.label] = None
+        memory[system.label] = None
+        row = next((row for row in rows if row.system == system.label and row.values), None)
+        if row is None or system.kind in ("folder", "command"):  # commands tell theirs with every file
             continue
-        key = hashlib.sha256(f"{systems.digest(system, '', rate)} {job.clip.path} {rate}".encode())
+        job = by_clip[row.clip]
+        key = hashlib.sha256(f"{systems.digest(system, '', row.rate)} {job.clip.path} {row.rate}".encode())
         entry = options.output / "cache" / f"memory-{key.hexdigest()[:32]}.json"
         if not entry.is_file():
-            peak = peak_memory_mb(Probe(job, system, rate))
+            peak = peak_memory_mb(Probe(job, system, row.rate))
             if peak is not None:
                 replace_file(entry, json.dumps(round(peak)))
         memory[system.label] = json.loads(entry.read_text()) if entry.is_file() else None

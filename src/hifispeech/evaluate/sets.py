@@ -4,8 +4,8 @@ A preset picks from a corpus what papers test on: `vctk:/data/VCTK-Corpus-0.92` 
 first microphone. Which file belongs to whom is decided by `hifispeech.train.layouts`, as in training.
 """
 
+import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,12 +130,15 @@ def _stems(listed: Path) -> set[str]:
 
 
 def _of_manifest(manifest: Path, label: str) -> list[Clip]:
-    root = manifest.parent
-    name_of: Callable[[Path], str] = lambda path: (  # noqa: E731
-        path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix().lstrip("/")
-    )
     sources = sources_of_manifest(manifest, "unknown")
-    return [Clip(source.path, label, name_of(source.path), source.speaker) for source in sources]
+    return [Clip(s.path, label, _name_below(s.path, manifest.parent), s.speaker) for s in sources]
+
+
+def _name_below(path: Path, root: Path) -> str:
+    """The path below `root`, without ".." wherever it lies: a run writes files of this name."""
+    whole, below = (Path(os.path.normpath(p)) for p in (path, root))
+    inside = whole.relative_to(below) if whole.is_relative_to(below) else whole.relative_to(whole.anchor)
+    return Path(*(part for part in inside.parts if part != "..")).as_posix()
 
 
 def _of_folder(folder: Path, label: str | None) -> list[Clip]:

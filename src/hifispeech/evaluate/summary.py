@@ -48,7 +48,10 @@ class Versus:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in numbers. `costs` has per system `real_time_factor` and `peak_memory_mb` where known."""
+    """A run in numbers. `costs` has per system `real_time_factor` and `peak_memory_mb` where known.
+
+    `alignment` has per aligned system median, least and most of `delay_samples` and `gain`.
+    """
 
     sets: list[str]
     rates: list[int]
@@ -61,6 +64,7 @@ class Summary:
     failures: list[Row]
     worst: dict[str, list[Row]]
     costs: dict[str, dict[str, float | None]]
+    alignment: dict[str, dict[str, tuple[float, float, float]]]
 
     def entry(self, set_name: str, rate: int, system: str, value: str) -> Entry | None:
         """The mean asked for, if there is one."""
@@ -126,6 +130,7 @@ def summarise(
         [row for row in rows if row.error],
         {name: worst_rows([row for row in rows if row.system == name], values) for name in names},
         {name: _cost([row for row in rows if row.system == name], memory_mb, name) for name in names},
+        {name: found for name in names if (found := _alignment([r for r in rows if r.system == name]))},
     )
 
 
@@ -201,6 +206,16 @@ def _cost(
     peaks = [row.facts["peak_memory_mb"] for row in rows if "peak_memory_mb" in row.facts]
     peak = max(peaks) if peaks else (memory_mb or {}).get(name)
     return {"real_time_factor": factor, "peak_memory_mb": peak}
+
+
+def _alignment(rows: Sequence[Row]) -> dict[str, tuple[float, float, float]]:
+    """Median, least and most of what alignment found, empty where nothing was aligned."""
+    found = {}
+    for fact in ("delay_samples", "gain"):
+        values = [row.facts[fact] for row in rows if fact in row.facts]
+        if values:
+            found[fact] = (float(np.median(values)), float(min(values)), float(max(values)))
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .results import Row, replace_file
+from .results import Row, failure_lines, replace_file
 from .summary import Entry, Summary, is_lower_better
 
 SIGNIFICANT = 0.05
 _FAILURES_SHOWN = 50
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"}
+_TEX |= {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
 
 TITLES = {
     "lsd": "LSD (protocol P1)",
@@ -59,6 +61,8 @@ def markdown(summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> li
         for value in summary.values:
             lines += [f"{heading(value)}:", "", *value_table(summary, set_name, value), ""]
     lines += ["## Cost", "", *cost_table(summary), ""]
+    if summary.alignment:
+        lines += ["## Alignment", "", *alignment_table(summary), ""]
     if pictures.figures:
         lines += ["## Figures", ""]
         for name, link in pictures.figures.items():
@@ -78,11 +82,11 @@ def how(summary: Summary, run: Mapping[str, Any]) -> list[str]:
         f"- seed {run['seed']}; processes: {run['workers']}, of one thread; {run['machine']}",
         f"- software: {', '.join(f'{name} {number}' for name, number in run['software'].items())}",
         "",
-        "Means over clips [95 % bootstrap interval]. **Bold**: the best of the column. †: not shown to be",
-        "worse than the best (Wilcoxon signed-rank test on the clips both have, Holm-corrected over all",
-        f"pairs and rates of a set and measure, p ≥ {SIGNIFICANT}). (n of m): n of m clips have the value.",
-        "Plain resampling cannot be compared between papers: both LSD protocols measure there a distance to",
-        "a floor.",
+        "Means over clips [95 % bootstrap interval]. (n of m): n of m clips have the value. **Bold**: the",
+        "best of the column, among the systems with the most clips. †: not shown to be worse than the best",
+        "(Wilcoxon signed-rank test on the clips both have, Holm-corrected over all pairs and rates of a set",
+        f"and measure, p ≥ {SIGNIFICANT}). Plain resampling cannot be compared between papers: both LSD",
+        "protocols measure there a distance to a floor.",
     ]
 
 
@@ -90,11 +94,11 @@ def missing(summary: Summary) -> list[str]:
     """What failed, or that nothing did."""
     if not summary.failures:
         return ["Failures: none."]
-    lines = [f"**Failed or incomplete: {len(summary.failures)}**, not in the means:", ""]
-    for row in summary.failures[:_FAILURES_SHOWN]:
-        lines.append(f"- {_row_name(row)}, {row.system}: {row.error}")
-    if len(summary.failures) > _FAILURES_SHOWN:
-        lines.append(f"- and {len(summary.failures) - _FAILURES_SHOWN} more, see scores.csv")
+    told = failure_lines(summary.failures, summary.rates, summary.systems)
+    lines = [f"**Failed or incomplete results: {len(summary.failures)}.** What is missing is in no mean:", ""]
+    lines += [f"- {line}" for line in told[:_FAILURES_SHOWN]]
+    if len(told) > _FAILURES_SHOWN:
+        lines.append(f"- and {len(told) - _FAILURES_SHOWN} more, see scores.csv")
     return lines
 
 
@@ -105,29 +109,35 @@ def heading(value: str) -> str:
 
 def value_table(summary: Summary, set_name: str, value: str) -> list[str]:
     """Systems by rates, with the mean over the rates, as Table 1 of the paper."""
+    empty = _nothing(summary, set_name, value)
     rows = [
-        [system, *(_markdown_cell(summary, entry) for entry in entries), average]
+        [system, *(_markdown_cell(summary, entry) if entry else empty for entry in entries), average]
         for system, entries, average in _cells(summary, set_name, value)
     ]
     return table(["system", *(f"{rate / 1000:g} kHz" for rate in summary.rates), "mean"], rows)
 
 
 def _cells(summary: Summary, set_name: str, value: str) -> list[tuple[str, list[Entry | None], str]]:
-    """Per system its entries by rate and the mean of their means ("-" unless all are there)."""
+    """Per system its entries by rate and the mean of their means: "-" unless all are there."""
     found = []
     for system in summary.systems:
         entries = [summary.entry(set_name, rate, system, value) for rate in summary.rates]
         means = [entry.mean.mean for entry in entries if entry is not None]
         whole = len(means) == len(summary.rates)
         average = _number(sum(means) / len(means), value) if whole else "-"
-        if means:
-            found.append((system, entries, average))
+        if whole and any(entry is not None and entry.mean.count < entry.expected for entry in entries):
+            average += " (incomplete)"
+        found.append((system, entries, average))
     return found
 
 
-def _markdown_cell(summary: Summary, entry: Entry | None) -> str:
-    if entry is None:
-        return "-"
+def _nothing(summary: Summary, set_name: str, value: str) -> str:
+    """The cell of a system that has a value for no clip: it stays in the table."""
+    asked = [e.expected for e in summary.entries if (e.set, e.value) == (set_name, value)]
+    return f"- (0 of {max(asked, default=summary.clips[set_name])})"
+
+
+def _markdown_cell(summary: Summary, entry: Entry) -> str:
     mean = entry.mean
     text = _number(mean.mean, entry.value)
     if entry.system in best(summary, entry):
@@ -139,9 +149,10 @@ def _markdown_cell(summary: Summary, entry: Entry | None) -> str:
 
 
 def best(summary: Summary, entry: Entry) -> set[str]:
-    """The systems with the best mean beside `entry`."""
+    """The systems with the best mean beside `entry`, of those with the most clips: to skip is not to win."""
     beside = [summary.entry(entry.set, entry.rate, name, entry.value) for name in summary.systems]
-    means = {found.system: found.mean.mean for found in beside if found is not None}
+    most = max(found.mean.count for found in beside if found is not None)
+    means = {f.system: f.mean.mean for f in beside if f is not None and f.mean.count == most}
     top = (min if is_lower_better(entry.value) else max)(means.values())
     return {name for name, mean in means.items() if mean == top}
 
@@ -179,6 +190,26 @@ def cost_table(summary: Summary) -> list[str]:
     return [note, "", *table(["system", "real-time factor", "peak memory"], rows)]
 
 
+def alignment_table(summary: Summary) -> list[str]:
+    """What `--align` found and undid, by system."""
+    rows = []
+    for name, found in summary.alignment.items():
+        delays, gains = found["delay_samples"], found["gain"]
+        rows.append(
+            [
+                name,
+                "{:.0f} [{:.0f}, {:.0f}]".format(*delays),
+                "{:.3f} [{:.3f}, {:.3f}]".format(*gains),
+            ]
+        )
+    note = (
+        "Found by cross-correlation below the input's Nyquist frequency and undone before measuring: by how"
+        " many samples at 48 kHz the outputs were late, and how much louder than the truth. Median [least,"
+        " most]."
+    )
+    return [note, "", *table(["system", "delay in samples", "gain"], rows)]
+
+
 def worst_lists(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
     """The worst clips of each system by the first value, with links to their spectrograms."""
     lines = []
@@ -210,21 +241,20 @@ def latex(summary: Summary) -> list[str]:
     lines = ["% needs \\usepackage{booktabs}"]
     for set_name in summary.sets:
         for value in summary.values:
+            empty = _nothing(summary, set_name, value).replace("-", "--").replace(" of ", "/")
             title = f"{heading(value)}, {set_name}, {summary.clips[set_name]} clips"
             rates = " & ".join(f"{rate / 1000:g} kHz" for rate in summary.rates)
             lines += ["", "\\begin{table}", "\\centering", f"\\caption{{{_tex(title)}.}}"]
             lines += [f"\\begin{{tabular}}{{l{'c' * len(summary.rates)}c}}", "\\toprule"]
             lines += [f"system & {rates} & mean \\\\", "\\midrule"]
             for system, entries, average in _cells(summary, set_name, value):
-                cells = [_tex_cell(summary, entry) for entry in entries]
+                cells = [_tex_cell(summary, entry) if entry else empty for entry in entries]
                 lines.append(" & ".join([_tex(system), *cells, average]) + " \\\\")
             lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
     return lines
 
 
-def _tex_cell(summary: Summary, entry: Entry | None) -> str:
-    if entry is None:
-        return "--"
+def _tex_cell(summary: Summary, entry: Entry) -> str:
     text = _number(entry.mean.mean, entry.value)
     if entry.system in best(summary, entry):
         text = f"\\textbf{{{text}}}"
@@ -236,9 +266,7 @@ def _tex_cell(summary: Summary, entry: Entry | None) -> str:
 
 
 def _tex(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return "".join(_TEX.get(character, character) for character in text)
 
 
 def comparisons_csv(summary: Summary) -> str:

@@ -83,7 +83,7 @@ def abx_test(folders: Folders, templates: Path) -> Path:
 
 @pytest.fixture
 def mushra_test(folders: Folders, templates: Path) -> Path:
-    """Four questions with four sliders: the hidden reference, two systems, the anchor."""
+    """Four questions with five sliders: the hidden reference, two systems, both anchors."""
     return Path(shutil.copytree(templates / "mushra", folders.root / "test"))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from hifispeech.evaluate.listening.analysis import (
     Choice,
+    Missed,
     Preference,
     Rating,
     binomial,
@@ -109,9 +110,34 @@ def test_post_screening_of_bs_1534() -> None:
     """Out: hidden reference below 90 for more than 15 % of the items. 3 of 20 is 15 %, so still in."""
     good, three, four = [100.0] * 20, [89.0] * 3 + [90.0] * 17, [89.0] * 4 + [95.0] * 16
     found = screen(ratings("good", good) + ratings("three", three) + ratings("four", four))
-    assert found == {"four": 0.2}
-    assert screen(ratings("one", [89.0])) == {"one": 1.0}
+    assert found == {"four": Missed(0.2)}
+    assert screen(ratings("one", [89.0])) == {"one": Missed(1.0)}
     assert screen(ratings("low anchor", [10.0], "anchor 3.5 kHz")) == {}
+
+
+def both(listener: str, mid_anchor: list[float], anchor: str = "anchor 7 kHz") -> list[Rating]:
+    """Ratings of someone who always finds the hidden reference."""
+    return ratings(listener, [100.0] * len(mid_anchor)) + ratings(listener, mid_anchor, anchor)
+
+
+def test_post_screening_by_the_mid_anchor() -> None:
+    """Out: the 7 kHz anchor above 90 for more than 15 % of the items. 90 is not above, 3 of 20 is 15 %."""
+    three, four = [91.0] * 3 + [90.0] * 17, [90.0] * 16 + [91.0] * 4
+    crowd = [rating for name in "abcdef" for rating in both(name, [60.0] * 20)]
+    assert screen(crowd + both("three", three) + both("four", four)) == {"four": Missed(0.0, 0.2)}
+    low = [rating for name in "abcdef" for rating in both(name, [60.0] * 20, "anchor 3.5 kHz")]
+    assert screen(low + both("high", [100.0] * 20, "anchor 3.5 kHz")) == {}
+
+
+def test_items_that_the_mid_anchor_hardly_degrades_count_against_nobody() -> None:
+    """A quarter of the listeners above 90 is not more than a quarter; one more, and the item is unclear."""
+    crowd = [rating for name in "abc" for rating in both(name, [60.0] * 4)]
+    high = both("high", [95.0] + [60.0] * 3)
+    assert screen(crowd + high) == {"high": Missed(0.0, 0.25)}
+    assert screen(crowd + high + both("other", [95.0] + [60.0] * 3)) == {}
+    elsewhere = both("other", [60.0, 95.0, 60.0, 60.0])
+    assert screen(crowd + high + elsewhere) == {"high": Missed(0.0, 0.25), "other": Missed(0.0, 0.25)}
+    assert screen(both("alone", [100.0] * 4)) == {}
 
 
 def test_mean_interval_is_student_t() -> None:

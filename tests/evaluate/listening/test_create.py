@@ -103,6 +103,20 @@ def test_small_differences_of_length_are_cut(folders: Any) -> None:
     assert [item.samples for item in made.definition.items] == [28800, 28800, 27800, 28800]
 
 
+def test_mushra_has_both_anchors_of_bs_1534_unless_told_otherwise(folders: Any) -> None:
+    made = make(folders, "quartz", kind="mushra", items=1)
+    assert made.anchors == ["anchor 3.5 kHz", "anchor 7 kHz"]
+    heard = {name: soundfile.read(folders.root / "test" / "audio" / file)[0]
+             for name, file in made.items[0].files.items()}  # fmt: skip
+    shares = {}
+    for name, audio in heard.items():
+        power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
+        cutoffs = [round(hz * len(audio) / RATE) for hz in (3500 * 9 / 7, 7000 * 9 / 7)]
+        shares[name] = [power[cutoff:].sum() / power.sum() for cutoff in cutoffs]
+    assert max(shares["anchor 3.5 kHz"]) < 1e-5 and shares["anchor 7 kHz"][1] < 1e-5
+    assert shares["anchor 7 kHz"][0] > 1e-4 and min(shares["reference"]) > 1e-4
+
+
 def test_short_clips_work(empty_folders: Any) -> None:
     empty_folders.add(("",), 2, 0.05)
     made = make(empty_folders, "quartz", "basalt", kind="mushra")

@@ -171,14 +171,16 @@ def test_whole_mushra_by_keyboard(browser: Any, mushra_test: Path, serve: Callab
     anna.join("Anna")
     for number in range(1, 5):
         anna.at(f"Question {number} of 4")
-        anna.hear("0", "1", "2", "3", "4")
-        for slot in range(1, 5):
+        anna.hear("0", "1", "2", "3", "4", "5")
+        for slot in range(1, 6):
             anna.press(str(slot), *["PageUp"] * slot, "ArrowUp")  # from 50
         expect(anna.page.locator("#hint")).to_have_text("")
-        assert anna.page.locator("output").all_inner_texts() == ["61", "71", "81", "91"]
+        assert anna.page.locator("output").all_inner_texts() == ["61", "71", "81", "91", "100"]
         anna.press("Enter")
     expect(anna.page.locator("#thanks-text")).to_contain_text("All 4 answers are saved")
-    assert [answer.value for answer in answers(mushra_test)] == [{"1": 61, "2": 71, "3": 81, "4": 91}] * 4
+    assert [answer.value for answer in answers(mushra_test)] == [
+        {"1": 61, "2": 71, "3": 81, "4": 91, "5": 100}
+    ] * 4
     anna.check()
 
 

@@ -11,7 +11,7 @@ from hifispeech.cli import app
 from hifispeech.evaluate.listening import definition as test
 from hifispeech.evaluate.listening.store import Store
 
-RATINGS = {"reference": 100, "quartz": 80, "basalt": 40, "anchor 3.5 kHz": 20}
+RATINGS = {"reference": 100, "quartz": 80, "basalt": 40, "anchor 3.5 kHz": 20, "anchor 7 kHz": 60}
 
 
 def abx(*words: str | Path) -> Any:
@@ -72,10 +72,11 @@ def test_mushra_results(mushra_test: Path, tmp_path: Path) -> None:
     done = abx("results", mushra_test, "--csv", tmp_path / "ratings.csv", "--plot", tmp_path / "mushra.svg")
     assert done.exit_code == 0, done.output
     assert "quartz, all: mean 85.0" in done.output
-    assert "left out: carl, who rated the hidden reference below 90 in 100 % of items" in done.output
+    why = "rated the hidden reference below 90 in 100 %, the 7 kHz anchor above 90 in 0 % of items"
+    assert f"left out: carl, who {why}" in done.output
     with (tmp_path / "ratings.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 4 * 4
+    assert len(rows) == 3 * 4 * 5
     assert all(int(row["rating"]) == RATINGS[row["stimulus"]] for row in rows if row["listener"] == "anna")
     assert {row["listener"] for row in rows if row["screened_out"] == "1"} == {"carl"}
     svg = (tmp_path / "mushra.svg").read_text(encoding="utf-8")
@@ -84,7 +85,27 @@ def test_mushra_results(mushra_test: Path, tmp_path: Path) -> None:
     overall = {row["stimulus"]: row for row in found["rows"] if row["condition"] == "all"}
     assert {name: row["mean"] for name, row in overall.items()} == {**RATINGS, "quartz": 85}
     assert overall["quartz"]["count"] == 8
-    assert found["left_out"] == {"carl": 1.0}
+    assert found["left_out"] == {"carl": {"reference": 1.0, "mid_anchor": 0.0}}
+
+
+def test_listeners_who_hear_no_difference_in_the_mid_anchor(mushra_test: Path) -> None:
+    for name in ("anna", "ben", "carl"):
+        rate(mushra_test, name, RATINGS)
+    rate(mushra_test, "dora", {**RATINGS, "anchor 7 kHz": 95, "quartz": 0})
+    done = abx("results", mushra_test)
+    why = "rated the hidden reference below 90 in 0 %, the 7 kHz anchor above 90 in 100 % of items"
+    assert f"left out: dora, who {why}" in done.output
+    assert "quartz, all: mean 80.0" in done.output
+    assert "no 7 kHz anchor" not in done.output
+
+
+def test_without_a_mid_anchor_the_output_says_so(folders: Any) -> None:
+    words = ["create", "--kind", "mushra", "--reference", folders.truth, "--system", folders.root / "quartz"]
+    done = abx(*words, "--anchor", "3500", "--items", "1", "-o", folders.root / "test")
+    assert done.exit_code == 0, done.output
+    assert test.load(folders.root / "test").anchors == ["anchor 3.5 kHz"]
+    rate(folders.root / "test", "anna", RATINGS)
+    assert "screened by the hidden reference alone" in abx("results", folders.root / "test").output
 
 
 def test_all_left_out(mushra_test: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_nothing_tells_what_is_heard(kind: str, templates: Path, request: pytest
         assert len(heads) == 1
         assert len({json.dumps({**response.headers, "date": ""}) for response in group}) == 1
         samples = {response.content for response in group}
-        assert len(samples) == (3 if kind == "abx" else 4)  # MUSHRA: the reference is there twice
+        assert len(samples) == (3 if kind == "abx" else 5)  # MUSHRA: the reference is there twice
 
 
 def test_static_files_know_no_system(abx_test: Path) -> None:
@@ -167,9 +167,9 @@ def test_raw_traversal(abx_test: Path, serve: Callable[[Path], Any]) -> None:
         ("abx", []),
         ("mushra", {"choice": "a", "seconds": 1}),
         ("mushra", {"ratings": {"1": 3}, "seconds": 1}),
-        ("mushra", {"ratings": {"1": 3, "2": 3, "3": 3, "4": 101}, "seconds": 1}),
-        ("mushra", {"ratings": {"1": 3, "2": 3, "3": 3, "4": 1.5}, "seconds": 1}),
-        ("mushra", {"ratings": {"1": 3, "2": 3, "3": 3, "4": 4, "5": 5}, "seconds": 1}),
+        ("mushra", {"ratings": {"1": 3, "2": 3, "3": 3, "4": 3, "5": 101}, "seconds": 1}),
+        ("mushra", {"ratings": {"1": 3, "2": 3, "3": 3, "4": 3, "5": 1.5}, "seconds": 1}),
+        ("mushra", {"ratings": {"1": 3, "2": 3, "3": 3, "4": 4, "5": 5, "6": 6}, "seconds": 1}),
     ],
 )
 def test_bad_answers_are_refused(kind: str, body: Any, request: pytest.FixtureRequest) -> None:

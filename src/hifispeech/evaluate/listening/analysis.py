@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hifispeech.evaluate.listening.definition import ALL, REFERENCE
+from hifispeech.evaluate.listening.definition import ALL, MID_ANCHOR, REFERENCE
 from hifispeech.evaluate.statistics import CONFIDENCE, holm
 
-HIDDEN_REFERENCE_LEAST = 90  # ratings of the hidden reference below this are counted (ITU-R BS.1534-3, 4.1.2)
-MISSED_MOST = 0.15  # and above this share of the items, the listener is left out
+# Post-screening of listeners, ITU-R BS.1534-3, 4.1.2.
+HIDDEN_REFERENCE_LEAST = 90  # ratings of the hidden reference below this are counted,
+MID_ANCHOR_MOST = 90  # and those of the mid anchor above this;
+MISSED_MOST = 0.15  # above this share of the items, either leaves the listener out.
+UNCLEAR_FROM = 0.25  # An item whose mid anchor more than this share of the listeners rate so counts for none.
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,17 @@ class Rating:
     condition: str
     stimulus: str
     value: float
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Shares of the items in which a listener rated the hidden reference below 90, the mid anchor above 90.
+
+    `mid_anchor` is None where the test has no mid anchor.
+    """
+
+    reference: float
+    mid_anchor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,18 +127,32 @@ def natural(text: str) -> tuple[float, str]:
     return (float(number[0]) if number else math.inf, text)
 
 
-def screen(ratings: Sequence[Rating]) -> dict[str, float]:
-    """Listeners to leave out: those who rated the hidden reference below 90 for more than 15 % of the items.
+def screen(ratings: Sequence[Rating]) -> dict[str, Missed]:
+    """Listeners to leave out by the post-screening of BS.1534-3, with their shares.
 
-    Returns:
-        listener to that share, for those above the limit (BS.1534-3, post-screening).
+    They rated the hidden reference below 90, or the mid anchor (7 kHz) above 90, for more than 15 % of the
+    items. An item whose mid anchor more than a quarter of the listeners rated above 90 was hardly degraded by
+    it: it counts against nobody. So the second rule needs four listeners, and a mid anchor.
     """
-    seen: dict[str, list[bool]] = {}
+    reference: dict[str, list[bool]] = {}
+    anchor: dict[int, dict[str, bool]] = {}  # by item and listener
     for rating in ratings:
         if rating.stimulus == REFERENCE:
-            seen.setdefault(rating.listener, []).append(rating.value < HIDDEN_REFERENCE_LEAST)
-    shares = {listener: sum(missed) / len(missed) for listener, missed in seen.items()}
-    return {listener: share for listener, share in shares.items() if share > MISSED_MOST}
+            reference.setdefault(rating.listener, []).append(rating.value < HIDDEN_REFERENCE_LEAST)
+        elif rating.stimulus == MID_ANCHOR:
+            anchor.setdefault(rating.item, {})[rating.listener] = rating.value > MID_ANCHOR_MOST
+    unclear = {item for item, high in anchor.items() if sum(high.values()) > UNCLEAR_FROM * len(high)}
+    found = {}
+    for listener, below in reference.items():
+        above = [high[listener] and item not in unclear for item, high in anchor.items() if listener in high]
+        missed = Missed(_share(below), _share(above) if above else None)
+        if missed.reference > MISSED_MOST or (missed.mid_anchor or 0) > MISSED_MOST:
+            found[listener] = missed
+    return found
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)
 
 
 def scores(ratings: Sequence[Rating], stimuli: Sequence[str]) -> list[Score]:

@@ -17,11 +17,17 @@ import numpy as np
 from hifispeech.audio.io import write
 from hifispeech.errors import AudioError, HifispeechError
 from hifispeech.evaluate.listening import definition as test
-from hifispeech.evaluate.listening.definition import REFERENCE, Definition, Item
+from hifispeech.evaluate.listening.definition import (
+    LOW_ANCHOR_HZ,
+    MID_ANCHOR_HZ,
+    REFERENCE,
+    Definition,
+    Item,
+    anchor_name,
+)
 from hifispeech.evaluate.listening.loudness import matched_gains
 from hifispeech.evaluate.listening.plan import choose_items
 from hifispeech.evaluate.listening.stimuli import (
-    anchor_name,
     condition_of,
     low_pass,
     match_files,
@@ -44,7 +50,7 @@ class Options:
     items: int | None = None  # how many, drawn evenly from the conditions; None: all
     pairs: Sequence[tuple[str, str]] = ()  # ABX; empty: every pair
     repeats: int = 1  # ABX
-    anchors_hz: Sequence[float] = (3500.0,)  # MUSHRA
+    anchors_hz: Sequence[float] = (LOW_ANCHOR_HZ, MID_ANCHOR_HZ)  # MUSHRA
     loudness_lufs: float = -23.0
 
 

@@ -18,6 +18,15 @@ REFERENCE = "reference"
 ALL = "all"  # the only condition where files are not sorted into folders
 
 
+def anchor_name(cutoff_hz: float) -> str:
+    """The name of a low-pass anchor in results."""
+    return f"anchor {cutoff_hz / 1000:g} kHz"
+
+
+LOW_ANCHOR_HZ, MID_ANCHOR_HZ = 3500.0, 7000.0  # of BS.1534-3, which wants both
+MID_ANCHOR = anchor_name(MID_ANCHOR_HZ)
+
+
 @dataclass(frozen=True)
 class Item:
     """One recording of the test: the stimuli made from it, all of one length, format and loudness."""

@@ -17,6 +17,7 @@ from hifispeech.errors import HifispeechError
 from hifispeech.evaluate.listening import definition as test
 from hifispeech.evaluate.listening.analysis import (
     Choice,
+    Missed,
     Preference,
     Rating,
     Score,
@@ -43,7 +44,7 @@ class Results:
     answers: list[Answer]
     preferences: list[Preference] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
-    left_out: dict[str, float] = field(default_factory=dict)  # listener: share of hidden references missed
+    left_out: dict[str, Missed] = field(default_factory=dict)  # listener: why
 
 
 def results(folder: Path, *, complete_only: bool = False) -> Results:
@@ -112,7 +113,7 @@ def as_json(found: Results) -> dict[str, Any]:
         "rows": [
             {key: None if value != value else value for key, value in vars(row).items()} for row in rows
         ],
-        "left_out": found.left_out,
+        "left_out": {name: vars(missed) for name, missed in found.left_out.items()},
     }
 
 
@@ -132,7 +133,7 @@ def save_plot(found: Results, target: Path, *, force: bool = False) -> None:
     save_figure(abx_figure(found.preferences) if is_abx else mushra_figure(found.scores), target)
 
 
-def _cells(kind: str, answer: Answer, left_out: dict[str, float]) -> list[Sequence[object]]:
+def _cells(kind: str, answer: Answer, left_out: dict[str, Missed]) -> list[Sequence[object]]:
     """The middle columns of the rows of one answer."""
     stimuli = answer.trial.stimuli
     if kind == "abx":

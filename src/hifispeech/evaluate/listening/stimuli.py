@@ -92,11 +92,6 @@ def _read_short(path: Path) -> tuple[np.ndarray, int]:
     return np.concatenate(blocks, axis=1), rate
 
 
-def anchor_name(cutoff_hz: float) -> str:
-    """The name of a low-pass anchor in results."""
-    return f"anchor {cutoff_hz / 1000:g} kHz"
-
-
 def low_pass(audio: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:
     """An anchor of BS.1534-3: within 0.1 dB up to `cutoff_hz`, at least 25 dB down at 8/7 of it, 50 at 9/7.
 
