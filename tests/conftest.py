@@ -18,9 +18,18 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests that import ONNX Runtime before our package
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes share the cores, threads on top would fight
 
 ROOT = Path(__file__).resolve().parents[1]
 EDGE_SAMPLE_RATE = 16000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes (`pytest -n 2`): a file stays in one, as its fixtures are dear."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 
 
 @dataclass(frozen=True)
@@ -254,3 +263,15 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     for server in started:
         with contextlib.suppress(ProcessLookupError):
             server.kill()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are worked on here, not in processes, which take seconds to start."""
+    from hifispeech.infer import folder, workers
+
+    def run_here(setup: Any, tasks: Any, _: int) -> Iterator[Any]:
+        handler = setup()
+        return (workers.Finished(task, handler(task, lambda share: None)) for task in tasks)
+
+    monkeypatch.setattr(folder, "run_tasks", run_here)
