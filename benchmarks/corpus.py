@@ -16,6 +16,8 @@ import numpy as np
 from report import ROOT, THREAD_VARIABLES, provenance, table, write_page
 
 import hifispeech
+from hifispeech.infer.corpus_ray import plan_batches
+from hifispeech.infer.corpus_store import Source
 
 SEED = 0
 
@@ -33,6 +35,8 @@ def main() -> None:
     parser.add_argument("--price", type=float, action="append", help="of a machine an hour; repeat it")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "corpus.md")
     options = parser.parse_args()
+    if options.files < 8 * max(options.workers):
+        parser.error(f"--files {options.files}: pass 8 for each of {max(options.workers)} workers or more")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_files(options.clip, folder / "in", options.files, options.seconds)
@@ -54,6 +58,11 @@ def make_files(clip: Path, folder: Path, count: int, seconds: float) -> None:
         hifispeech.write(folder / f"{number:04}.wav", part.astype(np.float32), sample_rate)
 
 
+def batch_files(files: int, workers: int) -> int:
+    """Files of a batch, as `plan_batches` makes them of files of one length."""
+    return len(plan_batches([Source(str(number), 1, "") for number in range(files)], workers)[0])
+
+
 def measure(folder: Path, workers: int, options: argparse.Namespace) -> tuple[int, float, float]:
     """(workers, seconds, times real time) from the first rows to the last: without the start of Ray."""
     output = str(folder / f"out{workers}")
@@ -68,7 +77,8 @@ def measure(folder: Path, workers: int, options: argparse.Namespace) -> tuple[in
             times.append(time.perf_counter())
     if process.returncode or len(times) != options.files:
         raise SystemExit(f"the run failed with exit code {process.returncode}")
-    first_rows = max(workers, options.files // (4 * workers))  # the rows of a batch arrive together
+    # Counted from when each worker has ended a batch, whose rows arrive together.
+    first_rows = workers * batch_files(options.files, workers)
     seconds = times[-1] - times[first_rows - 1]
     return workers, seconds, (options.files - first_rows) * options.seconds / seconds
 

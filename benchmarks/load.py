@@ -5,11 +5,13 @@
 
 Each client sends files one after the other: most to /v1/upscale (WAV or FLAC back), some to /v1/inspect, some
 as jobs. A refusal (429) is waited out as long as Retry-After says. Every answer is compared with what the
-library makes of the same file. Exit code 1 if anything but 429 went wrong, or an accepted job is missing.
+library makes of the same file. Exit code 1 if anything but 429 went wrong, an accepted job is missing, or
+memory grew by more than a quarter from the second third of the time to the last.
 """
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -34,6 +36,7 @@ LENGTHS_S = (1, 2, 4)
 KINDS = ("upscale wav", "upscale flac", "inspect", "job")
 SHARES = (0.5, 0.3, 0.1, 0.1)
 START_S, PATIENCE_S = 180, 600
+MOST_GROWTH = 1.25
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Tally:
     busy: int = 0
     audio_s: float = 0.0
     errors: list[str] = field(default_factory=list)
+    jobs_right: int = 0
     jobs: dict[str, int] = field(default_factory=dict)  # id to the length of the clip
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -85,7 +89,10 @@ class Server:
 
     def sample(self) -> None:
         """Note the memory of the server and its workers, proportional to sharing."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        children: list[str] = []
+        for thread in Path(f"/proc/{self.process.pid}/task").glob("*/children"):  # any may have started some
+            with contextlib.suppress(OSError):
+                children += thread.read_text().split()
         total = 0
         for pid in [str(self.process.pid), *children]:
             try:
@@ -94,6 +101,12 @@ class Server:
                 continue
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         self.memory_mb.append(total * 1024 / 1e6)
+
+    @property
+    def growth(self) -> float:
+        """The most memory in the last third of the time against the most in the second: both are warm."""
+        third = max(1, len(self.memory_mb) // 3)
+        return max(self.memory_mb[-third:]) / max(self.memory_mb[third : 2 * third] or self.memory_mb)
 
     def stop(self) -> int:
         """Ask it to stop; its exit code."""
@@ -119,10 +132,10 @@ def client(number: int, url: str, clips: Clips, tally: Tally, seed: int, deadlin
             length_s = rng.choice(LENGTHS_S)
             try:
                 pause_s = exchange(http, kind, length_s, clips, tally)
-            except (httpx.HTTPError, KeyError, ValueError) as error:
+            except Exception as error:  # whatever it is, it is not the answer
                 with tally.lock:
                     tally.errors.append(f"{kind}: {type(error).__name__}: {error}")
-                return
+                pause_s = 1.0
             time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
 
 
@@ -161,12 +174,17 @@ def collect_jobs(url: str, clips: Clips, tally: Tally) -> None:
     deadline = time.monotonic() + PATIENCE_S
     with httpx.Client(base_url=url, timeout=60) as http:
         for id, length_s in tally.jobs.items():
-            while (job := http.get(f"/v1/jobs/{id}").json()).get("status") in ("queued", "running"):
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.05)
-            result = http.get(f"/v1/jobs/{id}/result").content
-            if job.get("status") != "done" or result != clips.results[length_s, "wav"]:
+            try:
+                while (job := http.get(f"/v1/jobs/{id}").json()).get("status") in ("queued", "running"):
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(0.05)
+                result = http.get(f"/v1/jobs/{id}/result").content
+            except (httpx.HTTPError, ValueError) as error:
+                job, result = {"error": repr(error)}, b""
+            if job.get("status") == "done" and result == clips.results[length_s, "wav"]:
+                tally.jobs_right += 1
+            else:
                 tally.errors.append(f"job {id}: {job}")
 
 
@@ -192,12 +210,12 @@ def page(options: argparse.Namespace, tally: Tally, memory_mb: list[float], seco
         f"- answered: {answered}, all of them compared with what the library makes of the same file",
         f"- refused with 429 and asked again: {tally.busy}",
         f"- wrong answers and other errors: {len(tally.errors)}",
-        f"- jobs accepted: {len(tally.jobs)}, done with the right result: "
-        f"{len(tally.jobs) - sum(text.startswith('job ') for text in tally.errors)}",
+        f"- jobs accepted: {len(tally.jobs)}, done with the right result: {tally.jobs_right}",
         f"- upscaled for waiting clients: {tally.audio_s:.0f} s of audio in {seconds:.0f} s, "
         f"{tally.audio_s / seconds:.1f} times real time",
         f"- memory of the server and its workers (PSS): at most {max(memory_mb[:third]):.0f} MB in the first "
-        f"third of the time, {max(memory_mb[-third:]):.0f} MB in the last",
+        f"third of the time, {max(memory_mb[third : 2 * third] or memory_mb):.0f} MB in the second, "
+        f"{max(memory_mb[-third:]):.0f} MB in the last",
         "",
         "Seconds from a request to its whole answer, the wait in the queue included:",
         "",
@@ -230,6 +248,8 @@ def run(options: argparse.Namespace) -> int:
             code = server.stop()
         if code:
             tally.errors.append(f"the server ended with code {code}")
+        if server.growth > MOST_GROWTH:
+            tally.errors.append(f"memory grew to {server.growth:.2f} times what it was")
     write_page(options.output, page(options, tally, server.memory_mb, seconds))
     for text in tally.errors[:10]:
         print(text, file=sys.stderr)

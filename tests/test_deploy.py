@@ -130,7 +130,7 @@ def test_memory_limits_leave_room_for_the_workers(deploy: Path) -> None:
 
 def test_graces_are_longer_than_the_servers(deploy: Path) -> None:
     group = typer.main.get_command(app)
-    (grace,) = [p.default for p in group.commands["serve"].params if p.name == "grace"]  # type: ignore[attr-defined]
+    (grace,) = [p.default for p in group.commands["serve"].params if p.opts == ["--grace"]]  # type: ignore[attr-defined]
     compose = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["hifispeech"]
     assert int(compose["stop_grace_period"].rstrip("s")) > grace
     assert manifest(deploy)["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > grace

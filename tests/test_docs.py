@@ -149,6 +149,14 @@ def test_page_on_folders_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "upscaled" / "hifispeech.jsonl").read_text().count("\n") == 2
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for bash")
+def test_page_of_the_examples_runs(repo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples").mkdir()
+    shutil.copy(repo_dir / "examples" / "phone_8k.wav", tmp_path / "examples")
+    assert run_marked_blocks(repo_dir / "examples" / "README.md", repo_dir, tmp_path, monkeypatch) == 1
+    assert (tmp_path / "out.wav").is_file()
+
+
 @pytest.mark.parametrize(("page", "promises"), [("guarantees.md", 20), ("folders.md", 8)])
 def test_tests_named_by_the_guarantees_exist(page: str, promises: int, repo_dir: Path) -> None:
     text = (repo_dir / "docs" / page).read_text(encoding="utf-8")
@@ -156,9 +164,16 @@ def test_tests_named_by_the_guarantees_exist(page: str, promises: int, repo_dir:
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
     assert len(rows) >= promises
     assert all("::test_" in row for row in rows), "a promise without a test"
-    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
-        tree = ast.parse((repo_dir / path).read_text(encoding="utf-8"))
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (path, name)
+
+
+def test_tests_named_by_documents_exist(repo_dir: Path) -> None:
+    for page in (repo_dir / "docs").rglob("*.md"):
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+            tree = ast.parse((repo_dir / path).read_text(encoding="utf-8"))
+            assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
+                page,
+                name,
+            )
 
 
 def test_modules_named_by_the_architecture_exist(repo_dir: Path) -> None:

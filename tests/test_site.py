@@ -19,7 +19,23 @@ from hifispeech.audio.resample import Resampler
 from hifispeech.cli import app
 
 BLOCK = re.compile(r"<!-- run(?::(\w+))? -->\n```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PAGES = ("tutorials/podcast", "tutorials/call-archive", "tutorials/tts", "tutorials/dataset", "howto")
+PAGES = {"tutorials/podcast": 5, "tutorials/call-archive": 4, "tutorials/tts": 3, "tutorials/dataset": 2}
+PAGES |= {"howto": 8, "index": 1}
+# Which test runs the blocks of a page; a mark other than "run" is told apart there.
+RUN_BY = {
+    "README.md": "tests/test_docs.py",
+    "examples/README.md": "tests/test_docs.py",
+    "docs/quickstart.md": "tests/test_docs.py",
+    "docs/folders.md": "tests/test_docs.py",
+    "docs/streaming.md": "tests/cli/test_stream.py",
+    "docs/serving.md": "tests/serve/test_serving_docs.py",
+    "docs/evaluation.md": "tests/evaluate/test_documents.py",
+    "docs/listening.md": "tests/evaluate/listening/test_document.py",
+    "docs/training.md": "tests/train/test_commands.py",
+    "docs/benchmarks/gpu.md": "tests/infer/test_batched.py",
+    **{f"docs/{page}.md": "tests/test_site.py" for page in PAGES},
+}
+REASON = re.compile(r"not run: .*\b(?:needs|installs|takes|does not end)\b")
 
 
 @pytest.fixture
@@ -47,6 +63,7 @@ def desk(
     for name, (audio, rate) in recordings.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         hifispeech.write(tmp_path / name, audio, rate)
+    video(tmp_path / "talk.mp4")
     (tmp_path / "calls" / "damaged.wav").write_bytes(b"RIFF of a bad disk")
     program = tmp_path / "bin" / "hifispeech"
     program.parent.mkdir()
@@ -54,6 +71,20 @@ def desk(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
+
+
+def video(path: Path) -> None:
+    """A second of sound in an MP4."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, 16000, 1024):
+            noise = np.random.default_rng(start).normal(0, 0.1, (1, 1024)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(noise, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def run_blocks(page: Path, folder: Path, kinds: tuple[str, ...]) -> int:
@@ -70,9 +101,27 @@ def run_blocks(page: Path, folder: Path, kinds: tuple[str, ...]) -> int:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for bash")
 @pytest.mark.parametrize("page", PAGES)
 def test_page_runs_as_written(page: str, desk: Path, repo_dir: Path) -> None:
-    assert run_blocks(repo_dir / "docs" / f"{page}.md", desk, ("",)) >= 2
+    assert run_blocks(repo_dir / "docs" / f"{page}.md", desk, ("",)) == PAGES[page]
 
 
+def test_every_example_is_run_or_says_why_not(repo_dir: Path) -> None:
+    """Each block of commands or Python in any document: a test runs it, or its mark names what is missing."""
+    pages = [repo_dir / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
+    for page in [*pages, *(repo_dir / "docs").rglob("*.md")]:
+        name, text = page.relative_to(repo_dir).as_posix(), page.read_text(encoding="utf-8")
+        found = re.findall(r"^(?:<!-- (.*) -->\n)?```(?:bash|sh|console|python)\n", text, re.MULTILINE)
+        assert len(found) == len(re.findall(r"^ *```(?:bash|sh|console|python)\b", text, re.MULTILINE)), name
+        for mark in found:
+            assert mark, f"{name}: a block has no mark: <!-- run -->, or <!-- not run: reason -->"
+            assert name in RUN_BY or REASON.match(mark), (name, mark)
+    for name, test in RUN_BY.items():
+        assert Path(name).name.removesuffix(".md") in (repo_dir / test).read_text(encoding="utf-8"), (
+            name,
+            test,
+        )
+
+
+@pytest.mark.xdist_group("ray")  # one Ray at a time: it takes all cores
 @pytest.mark.slow
 def test_data_set_tutorial_runs_on_ray(desk: Path, repo_dir: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra dist")

@@ -22,11 +22,15 @@ from hifispeech.infer.manifest import file_sha256, read_manifest
 
 pytest.importorskip("ray", reason="needs the extra dist")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),  # one Ray at a time: it takes all cores
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
 
 FILES = 12
 STORE_BYTES = 80 << 20
-PATIENCE_S = 300
+PATIENCE_S = 900
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import hifispeech
@@ -31,10 +29,10 @@ import pyarrow
 import pyarrow.parquet
 
 from hifispeech.infer import corpus, corpus_journal, corpus_store
-from hifispeech.infer.corpus import BATCH_BYTES, BATCH_FILES, BATCH_SPREAD, Ledger, claim, plan_batches
+from hifispeech.infer.corpus import claim
 from hifispeech.infer.corpus_journal import Journal, is_done
 from hifispeech.infer.corpus_store import Source, Store, list_sources
-from hifispeech.infer.corpus_worker import MAX_STARTS, CorpusSettings, CorpusWorker, record_name
+from hifispeech.infer.corpus_worker import MAX_STARTS, CorpusSettings, CorpusWorker, Ledger, record_name
 
 SETTINGS = CorpusSettings("fast", "0" * 64)
 
@@ -80,7 +78,7 @@ def inline(monkeypatch: pytest.MonkeyPatch, upscaler: hifispeech.Upscaler) -> li
         worker = CorpusWorker(settings, Store(output, "inline"), upscaler)
         for source in sources:
             worked.append(source.path)
-            yield worker.work(source)
+            yield from worker.work_all([source])
         worker.store.close()
 
     monkeypatch.setattr(corpus, "work_on_ray", work)
@@ -156,35 +154,6 @@ def test_what_cannot_be_listed_is_refused(tmp_path: Path) -> None:
         list_sources("nonsense://bucket/x", "/nowhere")
 
 
-# Batches
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["wav", "mp3"]), st.integers(1, 10 * BATCH_BYTES)), max_size=200))
-def test_batches_hold_every_file_once_and_similar_lengths(files: list[tuple[str, int]]) -> None:
-    sources = [Source(f"{number}.{kind}", size, "v") for number, (kind, size) in enumerate(files)]
-    batches = plan_batches(sources)
-    assert sorted(source.path for batch in batches for source in batch) == sorted(s.path for s in sources)
-    for batch in batches:
-        sizes = [source.size for source in batch]
-        assert len({Path(source.path).suffix for source in batch}) == 1
-        assert max(sizes) <= BATCH_SPREAD * min(sizes)
-        assert len(batch) <= BATCH_FILES and (len(batch) == 1 or sum(sizes) <= BATCH_BYTES)
-
-
-def test_a_small_corpus_is_work_for_all_workers() -> None:
-    sources = [Source(f"{number:02}.wav", 1000, "v") for number in range(16)]
-    assert [len(batch) for batch in plan_batches(sources, workers=2)] == [2] * 8
-    assert [len(batch) for batch in plan_batches(sources, workers=100)] == [1] * 16
-
-
-def test_batches_start_with_the_longest_and_trust_given_durations() -> None:
-    long, short, medium = (
-        Source(f"{n}.wav", 10**9, "v", s) for n, s in (("l", 900.0), ("s", 1.0), ("m", 800.0))
-    )
-    assert [batch[0].path for batch in plan_batches([short, medium, long])] == ["l.wav", "m.wav", "s.wav"]
-
-
 # One file
 
 
@@ -250,7 +219,7 @@ def test_a_file_that_kills_its_workers_is_given_up(
     recordings: Path, upscaler: hifispeech.Upscaler, tmp_path: Path
 ) -> None:
     ledger = Ledger()
-    worker = worker_on(str(tmp_path / "out"), upscaler, begin=ledger.begin, end=ledger.end)
+    worker = worker_on(str(tmp_path / "out"), upscaler, ledger=ledger)
     source = list_sources(str(recordings / "a.wav"), "/nowhere")[0]
     for _ in range(MAX_STARTS):
         ledger.begin(source.path)  # and then the worker was gone
@@ -375,6 +344,7 @@ def test_left_overs_of_killed_runs_are_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.xdist_group("ray")  # one Ray at a time: it takes all cores
 @pytest.mark.slow
 def test_local_ray_does_the_corpus(recordings: Path, tmp_path: Path) -> None:
     """The real command on a Ray of its own: results, manifest, exit code; a second run has nothing to do."""

@@ -130,6 +130,7 @@ def test_resume_with_other_settings_does_all_again(finished, recordings: Path, t
     assert outputs_in(out)["a.wav"] != outputs_in(finished[0])["a.wav"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_foreign_files_are_replaced_by_force_only(recordings: Path, tmp_path: Path) -> None:
     """Also with resume: nothing says that an earlier run made them."""
     out = tmp_path / "out"

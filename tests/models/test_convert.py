@@ -5,9 +5,14 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from hifispeech.audio.io import read
+from hifispeech.audio.spectral import stft
+from hifispeech.cli import app
 from hifispeech.errors import ModelError
 from hifispeech.models.artefact import load_artefact, load_strict, save_artefact
 from hifispeech.models.convert import convert_clearvoice, load_clearvoice, our_names
@@ -53,6 +58,29 @@ def test_conversion_is_exact(tiny_release: dict, tiny_model: HiFiSR, convert: Ca
     audio = torch.randn(1, 1, 5000) * 0.1
     model = convert(tiny_release)
     assert torch.equal(model(audio), tiny_model(audio))
+
+
+def test_a_download_upscales_by_two_commands(
+    tiny_release: dict,
+    write_release: Write,
+    tiny_config: HiFiSRConfig,
+    phone_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`convert clearvoice`, then `upscale --model`, at a tiny size; above the edge is the band made."""
+    monkeypatch.setattr("hifispeech.models.convert.hifisr_paper", lambda: tiny_config)
+    model, output = tmp_path / "hifisr-paper.safetensors", tmp_path / "out.wav"
+    words = ["convert", "clearvoice", str(write_release(tiny_release)), "-o", str(model)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and f"{model}: sha256 " in done.output
+    assert CliRunner().invoke(app, words).exit_code == 1  # never replaced unasked
+    done = CliRunner().invoke(app, ["upscale", str(phone_clip), "-o", str(output), "--model", str(model)])
+    assert done.exit_code == 0, done.output
+    audio, rate = read(output)
+    assert rate == 48000 and audio.shape == (1, 6 * read(phone_clip)[0].shape[1])
+    spectrum = np.abs(stft(audio[0]))
+    assert spectrum[:, 300:].mean() > 1e-5  # above 7 kHz, where 8 kHz audio has nothing
 
 
 @torch.no_grad()

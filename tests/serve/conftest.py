@@ -1,4 +1,4 @@
-"""One server that the tests of this folder share, and files to send."""
+"""Servers that the tests of this folder share, files to send, and a browser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import soundfile
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 import httpx
+
+from .browser import CHROMIUM, Open, Watched, running_server
 
 KEY = "a-key-of-more-than-sixteen-characters"
 
@@ -60,3 +62,46 @@ def short_clip(phone_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("clips") / "short.wav"
     soundfile.write(path, np.stack([audio[8000:16000], audio[12000:20000]], axis=1), rate)
     return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running server for the page."""
+    with running_server(tmp_path_factory.mktemp("serve") / "data") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(phone_clip: Path) -> Iterator[Any]:
+    """Chromium with a microphone into which the phone call is spoken, and no way out of this machine."""
+    flags = [
+        "--no-sandbox",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={phone_clip}",
+    ]
+    playwright_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"there is no browser at {CHROMIUM}; install chromium or set HIFISPEECH_CHROMIUM")
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    """`open_page(address, ...)` opens a page; nothing may have gone wrong on it in the end."""
+    contexts, pages = [], []
+
+    def open_page(address: str, **options: Any) -> Watched:
+        contexts.append(browser.new_context(**options))
+        pages.append(Watched(contexts[-1], address))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.check()
+    for context in contexts:
+        context.close()

@@ -1,11 +1,13 @@
 """The training commands: a newcomer's way as the documents say, messages, two processes."""
 
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 
 from hifispeech.cli import app
 from hifispeech.cli.common import needs_extra
-from hifispeech.cli.train import EXTRA
+from hifispeech.cli.train import EXTRA, RANKS, training_display
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.train.checkpoint import LAST
 from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig
@@ -125,6 +127,69 @@ def test_documented_tests_exist(repo_dir: Path) -> None:
     assert len(named) == 10
     for file, name in named:
         assert f"def {name}(" in (repo_dir / file).read_text(encoding="utf-8"), name
+
+
+class Terminal(io.StringIO):
+    """What a program writes to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def plain_text(terminal: Terminal) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Stands in for stderr; in the test itself, since pytest puts its own stderr back after the fixtures."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in {"TERM": "xterm", "COLUMNS": "150"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", *RANKS):
+        monkeypatch.delenv(name, raising=False)
+    return screen
+
+
+def test_progress_shows_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
+    with training_display() as (on_step, on_report):
+        assert on_step is not None
+        for step in range(1, 4):
+            time.sleep(0.02)  # the time left is that of the steps so far
+            on_step(step, 3000)
+        on_report(3, {"loss": 0.125, "steps_per_s": 47.25})
+        on_report(3, {"valid/lsd": 1.5, "valid/p1_8k": 1.75})
+    shown = plain_text(screen)
+    assert "3/3000" in shown and "loss 0.125 47.25 steps/s valid 1.750" in shown
+    minutes, seconds = re.findall(r"0:(\d\d):(\d\d)", shown)[-1]
+    assert 30 < 60 * int(minutes) + int(seconds) < 3000  # 2997 steps of 20 ms and more
+
+
+def test_training_draws_its_progress(
+    fast_config: FastTrainConfig, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = terminal(monkeypatch)
+    config = write_config(fast_config, tmp_path / "tiny.yaml")
+    words = ["train", str(config), "--data", str(shards), "-o", str(tmp_path / "run"), "--max-steps", "2"]
+    typer.main.get_command(app)([*words, "--accelerator", "cpu"], standalone_mode=False)
+    assert re.search(r"2/2 .*loss \d+\.\d{3} \d+\.\d\d steps/s", plain_text(screen))
+
+
+def test_progress_is_lines_without_a_terminal_and_one_process_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = terminal(monkeypatch)
+    monkeypatch.setattr(screen, "isatty", lambda: False)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with training_display() as (on_step, on_report):
+            assert on_step is None
+            on_report(50, {"loss": 0.5, "steps_per_s": 3.0})
+    assert screen.getvalue() == 2 * "step 50: loss 0.5, steps_per_s 3\n"
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    with training_display() as (on_step, _):
+        assert on_step is None  # rank 1
 
 
 def test_a_run_is_not_overwritten(fast_config: FastTrainConfig, shards: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,40 +34,56 @@ LISTED = 20  # failures shown at the end; the manifest has all
 app = typer.Typer()
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="Folder, or list of files (.parquet, .csv, .jsonl with a column 'path'), as a path or a URL "
+        "such as s3://bucket/calls.",
+    ),
+]
+Target = Annotated[
+    str, typer.Option("--output", "-o", metavar="DIR|URL", help="Folder for results and manifest.")
+]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ADDRESS", help="This machine, or a Ray cluster: HOST:6379, ray://HOST:10001, auto."
+    ),
+]
+Actors = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Model actors. Default: one per GPU, or per CPU.")
+]
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="CPU threads of each actor. On a GPU: as many as there are for it, they decode and measure.",
+    ),
+]
+ResultType = Annotated[
+    str, typer.Option("--format", metavar="TYPE", help="Of the results: wav, flac, ogg, opus or mp3.")
+]
+ActorDevice = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where the model runs. 'auto': on GPUs if the cluster has any, else on CPUs."),
+]
+
+
 @app.command(epilog=EXIT_CODES)
 @needs_extra("dist", EXTRA)
 def corpus(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="Folder, or list of files (.parquet, .csv, .jsonl with a column 'path'), as a path or a URL "
-            "such as s3://bucket/calls.",
-        ),
-    ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="DIR|URL", help="Folder for results and manifest.")
-    ],
-    cluster: Annotated[
-        str,
-        typer.Option(
-            metavar="local|ADDRESS", help="This machine, or a Ray cluster: HOST:6379, ray://HOST:10001, auto."
-        ),
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Model actors. Default: one per GPU, or per CPU.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads of each actor.")] = 1,
-    file_type: Annotated[
-        str, typer.Option("--format", metavar="TYPE", help="Of the results: wav, flac, ogg, opus or mp3.")
-    ] = "flac",
+    source: Source,
+    output: Target,
+    cluster: Cluster = "local",
+    workers: Actors = None,
+    threads: Threads = 1,
+    file_type: ResultType = "flac",
     encoding: Encoding = None,
     cutoff: Cutoff = "auto",
     model: Model = "fast",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where the model runs. 'auto': on GPUs if the cluster has any, else on CPUs."),
-    ] = "auto",
+    device: ActorDevice = "auto",
     peak: Peak = "limit",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -86,35 +102,22 @@ def corpus(
 
       hifispeech corpus s3://bucket/calls -o s3://bucket/upscaled --cluster 10.0.0.1:6379
 
-      hifispeech corpus files.parquet -o upscaled/ --device cuda --workers 8
+      hifispeech corpus files.parquet -o upscaled/ --device cuda --threads 8
     """
     from hifispeech.infer.corpus import Machines, run_corpus
-    from hifispeech.infer.manifest import NAME
 
-    cutoff_hz = parse_cutoff(cutoff)
+    options: dict[str, Any] = {"encoding": encoding, "cutoff_hz": parse_cutoff(cutoff), "peak": peak}
     machines = Machines(cluster, workers, device, threads)
     started = time.perf_counter()
     # Ray prints what happens to its workers on standard output, which is ours.
     with _rows(quiet, as_json) as on_row, redirect_stdout(sys.stderr):
         summary = run_corpus(
-            source,
-            output,
-            machines,
-            model=model,
-            file_type=file_type,
-            encoding=encoding,
-            cutoff_hz=cutoff_hz,
-            peak=peak,
-            on_row=on_row,
+            source, output, machines, model=model, file_type=file_type, on_row=on_row, **options
         )
     if not (quiet or as_json):
         _print_summary(summary, time.perf_counter() - started)
-    for _, message in summary.errors[:LISTED]:
-        typer.echo(f"hifispeech: {message}", err=True)
+    _print_failures(summary, output)
     if summary.failed:
-        total = summary.done + summary.failed + summary.skipped
-        manifest = f"{output.rstrip('/')}/{NAME}"
-        typer.echo(f"hifispeech: {summary.failed} of {total} files failed; see {manifest}", err=True)
         raise typer.Exit(1)
 
 
@@ -138,3 +141,14 @@ def _print_summary(summary: "CorpusSummary", seconds: float) -> None:
         f"{summary.done} files done, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.duration_s / 3600:.3f} hours of audio in {seconds:.1f} s ({factor:.0f}x real time)"
     )
+
+
+def _print_failures(summary: "CorpusSummary", output: str) -> None:
+    from hifispeech.infer.manifest import NAME
+
+    for _, message in summary.errors[:LISTED]:
+        typer.echo(f"hifispeech: {message}", err=True)
+    if summary.failed:
+        total = summary.done + summary.failed + summary.skipped
+        manifest = f"{output.rstrip('/')}/{NAME}"
+        typer.echo(f"hifispeech: {summary.failed} of {total} files failed; see {manifest}", err=True)

@@ -1,11 +1,15 @@
 """`hifispeech serve`: the HTTP service. Mounted by `hifispeech.cli.program`."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hifispeech.cli.common import EXIT_CODES, Debug, Device, Model, needs_extra
+
+if TYPE_CHECKING:
+    from hifispeech.serve.settings import Settings
 
 EXTRA = ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client", "websockets")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -24,7 +28,7 @@ Threads = Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads of e
 QueueSize = Annotated[int, typer.Option(min=0, metavar="N", help="Requests that may wait; then 429.")]
 JobQueue = Annotated[int, typer.Option(min=1, metavar="N", help="Jobs that may wait; then 429.")]
 Streams = Annotated[int, typer.Option(min=1, metavar="N", help="Streams open at a time.")]
-MaxUpload = Annotated[float, typer.Option(min=0.001, metavar="MB", help="Largest file.")]
+MaxUpload = Annotated[float, typer.Option("--max-upload", min=0.001, metavar="MB", help="Largest file.")]
 MaxMinutes = Annotated[float, typer.Option(min=0.001, metavar="MIN", help="Longest audio of a request.")]
 MaxJobMinutes = Annotated[
     float, typer.Option(min=0.001, metavar="MIN", help="Longest audio of a job or an inspection.")
@@ -32,19 +36,22 @@ MaxJobMinutes = Annotated[
 MaxChannels = Annotated[int, typer.Option(min=1, max=255, metavar="N", help="Most channels.")]
 Timeout = Annotated[
     float,
-    typer.Option(min=0.1, metavar="S", help="Longest time of a request, upload included."),
+    typer.Option("--timeout", min=0.1, metavar="S", help="Longest time of a request, upload included."),
 ]
 Stall = Annotated[
     float,
-    typer.Option(min=0.1, metavar="S", help="Longest time without progress of a client or a decoder."),
+    typer.Option(
+        "--stall", min=0.1, metavar="S", help="Longest time without progress of a client or a decoder."
+    ),
 ]
 WorkerMemory = Annotated[
-    float, typer.Option(min=100, metavar="MB", help="Most memory of each, beside the model.")
+    float,
+    typer.Option("--worker-memory", min=100, metavar="MB", help="Most memory of each, beside the model."),
 ]
 KeepHours = Annotated[float, typer.Option(min=0, metavar="H", help="How long finished jobs are kept.")]
 Grace = Annotated[
     float,
-    typer.Option(min=0, metavar="S", help="Time to finish after SIGTERM."),
+    typer.Option("--grace", min=0, metavar="S", help="Time to finish after SIGTERM."),
 ]
 ApiKeyFile = Annotated[
     Path | None,
@@ -66,6 +73,7 @@ LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(
 @app.command(epilog=EXIT_CODES)
 @needs_extra("serve", EXTRA)
 def serve(
+    ctx: typer.Context,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     data: Data = Path("hifispeech-data"),
@@ -75,15 +83,15 @@ def serve(
     queue: QueueSize = 32,
     job_queue: JobQueue = 1000,
     streams: Streams = 4,
-    max_upload: MaxUpload = 500.0,
+    max_upload_mb: MaxUpload = 500.0,
     max_minutes: MaxMinutes = 10.0,
     max_job_minutes: MaxJobMinutes = 240.0,
     max_channels: MaxChannels = 8,
-    timeout: Timeout = 300.0,
-    stall: Stall = 60.0,
-    worker_memory: WorkerMemory = 1000.0,
+    timeout_s: Timeout = 300.0,
+    stall_s: Stall = 60.0,
+    worker_memory_mb: WorkerMemory = 1000.0,
     keep_hours: KeepHours = 24.0,
-    grace: Grace = 20.0,
+    grace_s: Grace = 20.0,
     api_key_file: ApiKeyFile = None,
     cors_origin: CorsOrigin = None,
     allowed_host: AllowedHost = None,
@@ -107,35 +115,26 @@ def serve(
       curl -F file=@call.wav http://127.0.0.1:8000/v1/upscale -o call_48k.wav
     """
     from hifispeech import Upscaler
-    from hifispeech.infer.folder import available_cores
     from hifispeech.serve.server import serve as run
+
+    upscaler = Upscaler(model, device, threads=threads)
+    if not run(_settings(ctx.params), upscaler, host, port, log_level):
+        raise typer.Exit(1)
+
+
+def _settings(flags: dict[str, Any]) -> "Settings":
+    """What the flags say; those that are called like a field of `Settings` are that field."""
+    from hifispeech.infer.folder import available_cores
     from hifispeech.serve.settings import Settings, read_keys
 
-    hosts = tuple(allowed_host or ())
-    if not hosts and host in LOOPBACK:
+    hosts = tuple(flags["allowed_host"] or ())
+    if not hosts and flags["host"] in LOOPBACK:
         hosts = LOOPBACK  # a foreign name that leads here is not ours (DNS rebinding)
-    settings = Settings(
-        data,
-        model=model,
-        device=device,
-        threads=threads,
-        workers=workers or available_cores(),
-        job_workers=job_workers,
-        queue=queue,
-        job_queue=job_queue,
-        streams=streams,
-        max_upload_mb=max_upload,
-        max_minutes=max_minutes,
-        max_job_minutes=max_job_minutes,
-        max_channels=max_channels,
-        timeout_s=timeout,
-        stall_s=stall,
-        worker_memory_mb=worker_memory,
-        keep_hours=keep_hours,
-        grace_s=grace,
-        api_keys=read_keys(api_key_file),
-        cors_origins=tuple(cors_origin or ()),
+    own = {field.name: flags[field.name] for field in fields(Settings) if field.name in flags}
+    own["workers"] = flags["workers"] or available_cores()
+    return Settings(
+        **own,
+        api_keys=read_keys(flags["api_key_file"]),
+        cors_origins=tuple(flags["cors_origin"] or ()),
         allowed_hosts=hosts,
     )
-    if not run(settings, Upscaler(model, device, threads=threads), host, port, log_level):
-        raise typer.Exit(1)

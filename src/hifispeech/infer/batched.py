@@ -10,7 +10,7 @@ and the measurement of the bandwidth stay on the CPU, in threads beside it. Need
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ except ModuleNotFoundError as error:
     raise ImportError('batches need PyTorch; install it with: pip install "hifispeech[train]"') from error
 
 from .batched_network import CHUNK_FRAMES, BatchNetwork, Precision
+from .batched_recording import Recording, Some, grouped
 from .batched_rows import Chunk, Row, Samples
+from .measure import fixed_track
 
 BATCH_SIZE = 64
 IN_FLIGHT = 2  # chunks that the device has while the CPU prepares another
@@ -92,22 +94,27 @@ class BatchUpscaler:
         Raises:
             AudioError: naming the first recording that `Upscaler.process` would refuse, before any work.
         """
-        files = [
-            _checked(index, *recording, cutoff_hz, self.network.look_ahead)
-            for index, recording in enumerate(recordings)
-        ]
+        checked = [self._checked(index, *recording, cutoff_hz) for index, recording in enumerate(recordings)]
         results: dict[int, Samples] = {}
-        groups: deque[list[_File]] = deque()
+        for group in self.work(grouped(checked, self.batch_size)):
+            for recording in group:
+                results[recording.number] = recording.result()
+        return [
+            results[index] if np.ndim(audio) > 1 else results[index][0]
+            for index, (audio, _) in enumerate(recordings)
+        ]
+
+    def work(self, groups: Iterable[list[Some]]) -> Iterator[list[Some]]:
+        """Upscale groups of recordings; yields each group when `Recording.result` is there."""
+        under_way: deque[list[Some]] = deque()
 
         def rows() -> Iterator[list[Row]]:
-            for group in self._prepared(self._grouped(files)):
-                groups.append(group)
-                yield [row for file in group for row in file.rows if row is not None]
+            for group in self._prepared(groups):
+                under_way.append(group)
+                yield [row for recording in group for row in recording.rows if row is not None]
 
         for _ in self.generate(rows()):
-            for file in groups.popleft():
-                results[file.index] = file.result()
-        return [results[index] for index in range(len(files))]
+            yield under_way.popleft()
 
     def generate(self, lists: Iterable[Sequence[Row]]) -> Iterator[None]:
         """Add the missing band to the rows of each list; yields when a list is done, in their order.
@@ -149,88 +156,37 @@ class BatchUpscaler:
         event.record()
         return Task(chunk, band, event)
 
-    def _grouped(self, files: list["_File"]) -> Iterator[list["_File"]]:
-        """Files of like length, as many as fill a batch, the longest first."""
-        group: list[_File] = []
-        for file in sorted(files, key=lambda file: -file.duration_s):
-            if group and sum(len(f.signal) for f in group) + len(file.signal) > self.batch_size:
-                yield group
-                group = []
-            group.append(file)
-        if group:
-            yield group
-
-    def _prepared(self, groups: Iterable[list["_File"]]) -> Iterator[list["_File"]]:
+    def _prepared(self, groups: Iterable[list[Some]]) -> Iterator[list[Some]]:
         """Resample and measure, in threads, one group ahead of the device."""
-        ahead: deque[list[Future[_File]]] = deque()
+        ahead: deque[tuple[list[Some], list[Future[Recording]]]] = deque()
+
+        def first() -> list[Some]:
+            group, futures = ahead.popleft()
+            wait(futures)
+            return group
+
         with ThreadPoolExecutor(self.threads, "hifispeech") as pool:
             for group in groups:
-                ahead.append([pool.submit(file.prepare) for file in group])
+                ahead.append((group, [pool.submit(recording.prepare) for recording in group]))
                 if len(ahead) > 1:
-                    yield [future.result() for future in ahead.popleft()]
-            for futures in ahead:
-                yield [future.result() for future in futures]
+                    yield first()
+            while ahead:
+                yield first()
 
+    def _checked(
+        self, index: int, audio: npt.NDArray[np.floating], sample_rate: int, cutoff_hz: float | None
+    ) -> Recording:
+        from hifispeech.audio.resample import check_rate
 
-@dataclass
-class _File:
-    """One recording: `signal` `[channels, time]` at `sample_rate`, later `wide` at 48 kHz and its rows; a
-    channel in which nothing is missing has None.
-    """
+        from .upsampler import check_audio
 
-    index: int
-    signal: Samples
-    sample_rate: int
-    cutoff_hz: float | None
-    look_ahead: int
-    is_flat: bool
-    wide: Samples
-    rows: list[Row | None]
-
-    @property
-    def duration_s(self) -> float:
-        return self.signal.shape[1] / self.sample_rate
-
-    def prepare(self) -> "_File":
-        from hifispeech.audio.resample import resample
-
-        from .measure import edge_track, fixed_track, measure
-
-        if self.cutoff_hz is None:
-            tracks = measure([self.signal], self.sample_rate, len(self.signal))
-        else:
-            tracks = [fixed_track(self.cutoff_hz, self.sample_rate)] * len(self.signal)
-        self.wide = resample(self.signal, self.sample_rate)
-        edges = [edge_track(track, self.sample_rate) for track in tracks]
-        self.rows = [
-            Row(channel, edge, self.look_ahead) if edge.generates and len(channel) else None
-            for channel, edge in zip(self.wide, edges, strict=True)
-        ]
-        return self
-
-    def result(self) -> Samples:
-        """Shape: `[channels, time]` or `[time]`, as the recording was. Frees what was needed for it."""
-        channels = [self.wide[i] if row is None else row.audio for i, row in enumerate(self.rows)]
-        self.rows, self.wide = [], self.signal[:, :0]
-        return channels[0].copy() if self.is_flat else np.stack(channels)
-
-
-def _checked(
-    index: int,
-    audio: npt.NDArray[np.floating],
-    sample_rate: int,
-    cutoff_hz: float | None,
-    look_ahead: int,
-) -> _File:
-    from hifispeech.audio.resample import check_rate
-
-    from .measure import fixed_track
-    from .upsampler import check_audio
-
-    try:
-        rate, signal = check_rate(sample_rate), check_audio(audio)
-        if cutoff_hz is not None:
-            fixed_track(cutoff_hz, rate)
-    except AudioError as error:
-        raise AudioError(f"recording {index}: {error}") from error
-    return _File(index, signal, rate, cutoff_hz, look_ahead, np.ndim(audio) == 1, signal[:, :0], [])
+        try:
+            rate, signal = check_rate(sample_rate), check_audio(audio)
+            if cutoff_hz is not None:
+                fixed_track(cutoff_hz, rate)
+        except AudioError as error:
+            raise AudioError(f"recording {index}: {error}") from error
+        channels, frames = signal.shape
+        return Recording(
+            index, lambda: (signal, rate), channels, frames / rate, cutoff_hz, self.network.look_ahead
+        )

@@ -14,10 +14,10 @@ from hifispeech.audio.excitation import noise_frames
 from hifispeech.audio.spectral import HOP, N_FFT, hann
 from hifispeech.errors import ModelError
 
-from .backends import read_model
 from .batched_rows import OVERLAPS, Plan
 from .generator import BINS, CELL, REACH_CELLS, SILENCE, SYNTHESIS_WINDOW
 from .models import torch_device
+from .torch_frames import frame_weights
 
 if TYPE_CHECKING:
     from hifispeech.models.fast import FastModel
@@ -109,20 +109,10 @@ def load_network(model: str | Path) -> tuple["FastModel", int]:
         ImportError: if onnx or another package of the extra is not installed.
         ModelError: if the model is missing, damaged or no frame model.
     """
-    content = read_model(model)
-    try:
-        from hifispeech.models.artefact import config_from_dict, load_strict
-        from hifispeech.models.fast import FastConfig, FastModel
-        from hifispeech.train.recover import recover
+    config, weights = frame_weights(model)
+    from hifispeech.models.artefact import load_strict
+    from hifispeech.models.fast import FastModel
 
-        weights = recover(content, str(model))
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f'batches need {error.name}; install it with: pip install "hifispeech[train]"'
-        ) from error
-    config = config_from_dict(FastConfig, weights.config)
-    if (config.n_fft, config.hop) != (N_FFT, HOP):
-        raise ModelError(f"{model} uses n_fft/hop {config.n_fft}/{config.hop}; {N_FFT}/{HOP} is read")
     network = FastModel(replace(config, look_ahead=CHUNK_FRAMES))
     load_strict(network, weights.tensors, str(model))
     return network, config.look_ahead

@@ -11,7 +11,6 @@ import os
 import secrets
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +20,7 @@ from hifispeech.errors import HifispeechError, explain
 
 from .batch import plan_outputs, results_folder
 from .folder_work import FileResult, Options, Outcome, Task, stamp
-from .manifest import DONE, FAILED, Entry, Manifest
+from .manifest import Entry, Manifest
 from .measure import RATE
 from .workers import Finished, Logged, Lost, Progress, run_tasks
 
@@ -184,29 +183,16 @@ class _Run:
         return result
 
     def _entry(self, outcome: Outcome) -> Entry:
-        result, report = outcome.result, outcome.result.report
-        entry = Entry(
-            output=self._name(result.output),
-            status=DONE if result.status == "done" else FAILED,
-            input=str(result.input),
-            settings=self._settings,
-            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            seconds=round(result.seconds, 3),
+        result = outcome.result
+        return Entry.ended(
+            self._name(result.output),
+            str(result.input),
+            self._settings,
+            result.seconds,
             input_sha256=outcome.input_sha256,
             output_sha256=outcome.output_sha256,
+            report=result.report,
             error=result.error,
-        )
-        if report is None:
-            return entry
-        return replace(
-            entry,
-            sample_rate=report.sample_rate,
-            channels=report.channels,
-            duration_s=report.duration_s,
-            cutoff_hz=report.cutoff_hz,
-            full_band=report.full_band,
-            silent=report.silent,
-            warnings=report.warnings,
         )
 
     def _name(self, target: Path) -> str:

@@ -12,13 +12,17 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from hifispeech.errors import AudioError
+
+if TYPE_CHECKING:
+    from .upsampler import FileReport
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,8 @@ NAME = "hifispeech.jsonl"
 DONE, FAILED = "done", "failed"
 _LOCK_OFFSET = 1 << 40  # Windows locks a byte, not a file: one that no manifest reaches
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
+
+EntryType = TypeVar("EntryType", bound="Entry")
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,44 @@ class Entry:
     silent: tuple[bool, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+
+    @classmethod
+    def ended(
+        cls: type[EntryType],
+        output: str,
+        input: str,
+        settings: dict[str, object],
+        seconds: float,
+        *,
+        input_sha256: str | None = None,
+        output_sha256: str | None = None,
+        report: "FileReport | None" = None,
+        error: str | None = None,
+    ) -> EntryType:
+        """The entry of a file whose work ends now: with an error it has failed."""
+        entry = cls(
+            output=output,
+            status=DONE if error is None else FAILED,
+            input=input,
+            settings=settings,
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=round(seconds, 3),
+            input_sha256=input_sha256,
+            output_sha256=output_sha256,
+            error=error,
+        )
+        if report is None:
+            return entry
+        return replace(
+            entry,
+            sample_rate=report.sample_rate,
+            channels=report.channels,
+            duration_s=report.duration_s,
+            cutoff_hz=report.cutoff_hz,
+            full_band=report.full_band,
+            silent=report.silent,
+            warnings=report.warnings,
+        )
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Entry)}

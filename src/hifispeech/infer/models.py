@@ -1,4 +1,4 @@
-"""Which model runs and how: frame models in ONNX Runtime, waveform models in PyTorch or ONNX Runtime."""
+"""Which model runs and how: in ONNX Runtime, or in PyTorch (waveform models; on GPUs frame models, too)."""
 
 import os
 from concurrent.futures import Executor
@@ -11,10 +11,12 @@ from hifispeech.errors import ModelError
 
 from .backends import FrameModel, open_session
 from .generator import CHUNK_FRAMES, EdgeTrack, Generator
+from .torch_frames import TorchFrameModel
 from .waveform import Samples, WaveformGenerator
 
 MOST_THREADS = 4  # more do not make so small a network as a frame model faster
 WAVEFORM_KIND = "hifisr"
+CUDA = "CUDAExecutionProvider"
 KIND_KEY = "hifispeech.kind"  # in the metadata of an exported waveform model
 
 
@@ -80,17 +82,53 @@ Model = FrameModel | OnnxWaveform | TorchWaveform
 def open_model(model: str | Path = "fast", device: str = "auto", threads: int | None = None) -> Model:
     """The model of a packaged name, of an exported `.onnx`, or of the `.safetensors` of a waveform model.
 
+    On "cuda", an `.onnx` runs in ONNX Runtime if that has CUDA, and else, if it is a frame model, in PyTorch
+    if that has.
+
     Raises:
         ModelError: if it is missing or damaged, or the device is not there.
         ImportError: if it needs PyTorch and that is not installed.
     """
     if Path(model).suffix == ".safetensors":
         return TorchWaveform(Path(model), device, threads)
+    if device == "cuda" and not has_onnx_cuda():
+        return _open_in_torch(model)
     # Beside a frame model, a thread of its own does the signal processing (see `Generator`).
     session = open_session(model, device, max(1, frame_threads(threads) - 1))
+    if device == "cuda" and CUDA not in session.get_providers():  # its libraries could not be loaded
+        return _open_in_torch(model)
     if session.get_modelmeta().custom_metadata_map.get(KIND_KEY) == WAVEFORM_KIND:
         return OnnxWaveform(open_session(model, device, threads))
     return FrameModel(model, device, threads, session=session)
+
+
+def has_onnx_cuda() -> bool:
+    """Whether this ONNX Runtime was built for CUDA."""
+    return CUDA in onnxruntime.get_available_providers()
+
+
+def has_torch_cuda() -> bool:
+    """Whether PyTorch is installed and finds a GPU."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _open_in_torch(model: str | Path) -> TorchFrameModel:
+    """A frame model on the GPU that ONNX Runtime does not find."""
+    if not has_torch_cuda():
+        found = (
+            "onnxruntime-gpu finds no GPU or not its CUDA libraries"
+            if has_onnx_cuda()
+            else ("this ONNX Runtime has no CUDA; pip install onnxruntime-gpu in its place")
+        )
+        raise ModelError(
+            f"device='cuda' is not available: {found}, and there is no PyTorch that finds a GPU "
+            "(pip install \"hifispeech[train]\"); or use device='cpu'"
+        )
+    return TorchFrameModel(model, "cuda")
 
 
 def frame_threads(threads: int | None) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hifispeech.audio.io import AudioWriter, check_loudest, choose_encoding, open_reader
+from hifispeech.audio.io import AudioInfo, AudioWriter, check_loudest, choose_encoding, open_reader
 from hifispeech.audio.resample import Resampler, check_rate
 from hifispeech.errors import AudioError
 
@@ -50,8 +50,8 @@ class Upscaler:
     Args:
         model: name of a packaged model, path of an exported `.onnx`, or of a `.safetensors` of the paper's
             model, which runs in PyTorch.
-        device: "auto" (a GPU where ONNX Runtime or PyTorch has one, else the CPU), "cpu", "cuda" or, in
-            PyTorch, "mps".
+        device: "auto" (a GPU where ONNX Runtime, for `.safetensors` PyTorch, has one, else the CPU), "cpu",
+            "cuda" (by ONNX Runtime, else by PyTorch) or, for `.safetensors`, "mps".
         threads: CPU threads to work with; None takes the cores there are (the packaged model at most four).
 
     Raises:
@@ -137,16 +137,7 @@ class Upscaler:
             info = reader.info
             check_rate(info.sample_rate)
             done = progress_by_half(on_progress, info.duration_s)
-            writer = AudioWriter(
-                target,
-                RATE,
-                info.channels,
-                encoding=encoding or choose_encoding(target, info),
-                force=force,
-                tags=info.tags,
-                peak=peak,
-                inputs=[source],
-            )
+            writer = writer_for(source, target, info, force=force, encoding=encoding, peak=peak)
             with writer:
                 if cutoff_hz is None:
                     blocks = reader.blocks(info.sample_rate)
@@ -162,20 +153,54 @@ class Upscaler:
                     writer.write(block)
                     written += block.shape[1]
                     done(written / RATE, 1 if cutoff_hz is None else 2)
-        bands = [[band for _, band in track] for track in tracks]
-        return FileReport(
-            source,
-            target,
-            info.sample_rate,
-            info.channels,
-            written / RATE,
-            tuple(min(0.0 if band.is_silent else band.cutoff_hz for band in channel) for channel in bands),
-            tuple(all(band.is_full_band for band in channel) for channel in bands),
-            tuple(all(band.is_silent for band in channel) for channel in bands),
-            writer.peak,
-            writer.samples_over,
-            tuple(reader.warnings),
-        )
+        return report_of(source, target, info, tracks, writer, reader.warnings)
+
+
+def writer_for(
+    source: Path,
+    target: Path,
+    info: AudioInfo,
+    *,
+    force: bool = False,
+    encoding: str | None = None,
+    peak: str = "limit",
+) -> AudioWriter:
+    """The writer of the result of a file; without `encoding` as precise as that where the format can."""
+    return AudioWriter(
+        target,
+        RATE,
+        info.channels,
+        encoding=encoding or choose_encoding(target, info),
+        force=force,
+        tags=info.tags,
+        peak=peak,
+        inputs=[source],
+    )
+
+
+def report_of(
+    source: Path,
+    target: Path,
+    info: AudioInfo,
+    tracks: list[Track],
+    writer: AudioWriter,
+    warnings: Sequence[str],
+) -> FileReport:
+    """What was done to a file whose result is written."""
+    bands = [[band for _, band in track] for track in tracks]
+    return FileReport(
+        source,
+        target,
+        info.sample_rate,
+        info.channels,
+        writer.frames / RATE,
+        tuple(min(0.0 if band.is_silent else band.cutoff_hz for band in channel) for channel in bands),
+        tuple(all(band.is_full_band for band in channel) for channel in bands),
+        tuple(all(band.is_silent for band in channel) for channel in bands),
+        writer.peak,
+        writer.samples_over,
+        tuple(warnings),
+    )
 
 
 def check_audio(audio: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
