@@ -98,6 +98,26 @@ def test_codec_without_a_name_is_refused(tmp_path: Path) -> None:
         io.read(path)
 
 
+def test_stream_that_begins_mid_file_is_stepped_over(speech_clip: Path) -> None:
+    """Found by fuzzing: a Flash file in whose midst PyAV met a packet of a stream it had no entry for."""
+    import av
+
+    from hifispeech.audio.ffmpeg import _Decoder
+
+    with av.open(str(speech_clip)) as real:
+        packets = real.demux(real.streams.audio[0])
+
+        def demux(_: Any) -> Any:
+            for number, packet in enumerate(packets):
+                yield packet
+                if number == 2:
+                    raise IndexError("list index out of range")
+
+        container: Any = SimpleNamespace(format=real.format, demux=demux)
+        samples = sum(frame.samples for frame in _Decoder(container, real.streams.audio[0]).frames())
+    assert samples == io.read(speech_clip)[0].shape[1]
+
+
 def test_samples_that_are_only_claimed_are_an_error(tmp_path: Path) -> None:
     """Found by fuzzing: an Ogg Vorbis file whose last page counts samples that do not decode."""
     info = AudioInfo(8000, 1, 4000, 0.5, "ogg", "vorbis")

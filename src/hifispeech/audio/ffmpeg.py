@@ -189,6 +189,9 @@ class _Decoder:
             except av.error.FFmpegError:
                 self.cut_short = True
                 return
+            except IndexError:  # PyAV knows no stream that begins after the header: such a packet is not ours
+                packets = self._container.demux(self._stream)
+                continue
             if packet is None:
                 return
             try:
