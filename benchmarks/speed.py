@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py          # about three minutes
     python benchmarks/speed.py --long   # also peak memory for 5 and 60 minutes, and the cost of an hour
+    python benchmarks/speed.py --paper  # also the paper's model; seven minutes more, needs the extra `train`
 
 All systems run in one process, one after the other in every round, so that a busy machine disturbs them
 alike; the table gives the median round. The Vocos-shaped network is exported here (needs the `train` extra)
@@ -52,6 +53,10 @@ def main() -> int:
         lines += ["", *lengths(args, Path(folder))]
         if args.long:
             lines += ["", *memory(args, Path(folder))]
+        if args.paper:
+            import paper_beside
+
+            lines += ["", *paper_beside.section(args, Path(folder))]
     report.write_page(args.out / "speed.md", lines)
     return 0
 
@@ -68,6 +73,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--long-minutes", type=int, nargs=2, default=(5, 60), metavar=("SHORT", "LONG"), help="for --long"
+    )
+    parser.add_argument("--paper", action="store_true", help="also the paper's model: speed and peak memory")
+    parser.add_argument(
+        "--paper-minutes", type=int, nargs=2, default=(1, 5), metavar=("SHORT", "LONG"), help="for --paper"
     )
     parser.add_argument("--out", type=Path, default=report.ROOT / "docs" / "benchmarks")
     parser.add_argument("--tmp", type=Path, help="folder for temporary files")

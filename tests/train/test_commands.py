@@ -166,6 +166,7 @@ def test_progress_shows_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert 30 < 60 * int(minutes) + int(seconds) < 3000  # 2997 steps of 20 ms and more
 
 
+@pytest.mark.slow
 def test_training_draws_its_progress(
     fast_config: FastTrainConfig, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
