@@ -23,6 +23,7 @@ from hifispeech.errors import AudioError
 FULL_BAND_HZ = 19_700.0  # "full band" reaches 20 kHz (ITU-T); microphones and converters end just there
 
 _BLOCK_S = 0.17
+_BLOCKS_AT_ONCE = 8  # a second and a half: what is worked on stays in the cache
 _HEAD_FRAMES = 32  # kept one by one, for clips too short to fill blocks
 _CHUNK_BLOCKS = 64
 
@@ -102,12 +103,14 @@ class BandwidthMeter:
             self._channels = x.shape[0]
             self._rest = np.zeros((x.shape[0], 0), np.float32)
         stride = self._hop * self._frames_per_block
-        need = stride + self._hop
         x = np.concatenate([self._rest, x], axis=1) if self._rest.size else x
         start = 0
-        while x.shape[1] - start >= need:
-            self._add_block(self._frame_levels(x[:, start : start + need]))
-            start += stride
+        while (blocks := min((x.shape[1] - start - self._hop) // stride, _BLOCKS_AT_ONCE)) > 0:
+            levels, active = self._frame_levels(x[:, start : start + blocks * stride + self._hop])
+            counts = active.reshape(blocks, -1).sum(axis=1)
+            for own in np.split(levels, np.cumsum(counts)[:-1]):
+                self._add_block(own)
+            start += blocks * stride
         self._rest = x[:, start:].copy()
 
     def forget(self, keep_s: float) -> None:
@@ -146,8 +149,10 @@ class BandwidthMeter:
         found = segments(levels, np.asarray(index), self._layout, block_s)
         return [(start_s, self._bandwidth(edge)) for start_s, edge in found]
 
-    def _frame_levels(self, x: np.ndarray) -> np.ndarray:
-        """dB per FFT bin, float32 [active frames, bins], of the frames of `x` [channels, time]."""
+    def _frame_levels(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """dB per FFT bin, float32 [active frames, bins], of the frames of `x` [channels, time], and which of
+        its frames are active, [frames].
+        """
         n = self._n_fft
         power = np.zeros(0, np.float32)
         for i, channel in enumerate(x):
@@ -167,7 +172,8 @@ class BandwidthMeter:
         # An offset leaves only rounding in the bands; below -180 dBFS there is no signal either.
         active = (ac > 1e-11 * total) & (ac > 1e-18 * n * n)
         power = power if active.all() else power[active]
-        return np.log(np.maximum(power, 1e-30, out=power), out=power) * np.float32(10 / math.log(10))
+        levels = np.log(np.maximum(power, 1e-30, out=power), out=power) * np.float32(10 / math.log(10))
+        return levels, active
 
     def _add_block(self, levels: np.ndarray) -> None:
         for frame in levels[: max(0, _HEAD_FRAMES - len(self._frames))]:
@@ -187,7 +193,7 @@ class BandwidthMeter:
         frames = list(self._frames)
         rest = self._rest
         if rest.shape[1] >= self._n_fft:
-            tail = self._frame_levels(rest)
+            tail, _ = self._frame_levels(rest)
             frames += [self._layout.bands(f) for f in tail[: max(0, _HEAD_FRAMES - len(frames))]]
             if len(tail) and (2 * len(tail) >= self._frames_per_block or not rows):
                 rows.append(self._layout.bands(tail.mean(axis=0))[None].astype(np.float16))

@@ -86,11 +86,13 @@ def find_edge(levels: np.ndarray, layout: Layout, scatter: float = 1.0) -> Edge 
     drops = {width: curves.drop(width) for width in (3, 8, 16, 25)}
     low = curves.freqs_hz > _LOWEST_HZ
     sharp, gentle = _quiet_above_candidates(drops, 0.5 + 0.5 * scatter)
-    for at in np.flatnonzero((sharp | gentle) & low):
-        if sharp[at] and _is_dead_above(curves, int(at), 11, 4.0 * scatter):
-            return _locate(curves, drops, int(at), 12)
-        if gentle[at] and _is_dead_above(curves, int(at), 32, 4.0 * scatter):
-            return _locate(curves, drops, int(at), 30)
+    places = np.flatnonzero((sharp | gentle) & low)
+    if len(places):
+        after_sharp = sharp[places] & _is_dead_above(curves, places, 11, 4.0 * scatter)
+        after_gentle = gentle[places] & _is_dead_above(curves, places, 32, 4.0 * scatter)
+        found = np.flatnonzero(after_sharp | after_gentle)
+        if len(found):
+            return _locate(curves, drops, int(places[found[0]]), 12 if after_sharp[found[0]] else 30)
     everywhere = _falls_in_all_curves(curves, drops, 0.5 + 0.5 * scatter) & low
     if not everywhere.any():
         return None
@@ -150,12 +152,14 @@ def _quiet_above_candidates(drops: dict[int, np.ndarray], strict: float) -> tupl
     return sharp, gentle | very
 
 
-def _is_dead_above(curves: _Curves, at: int, gap: int, most_spread_db: float) -> bool:
-    """Whether all bands from `gap` steps above `at` stand still in time, or are too deep to be speech."""
-    above = curves.group_start > at + gap
-    reference = curves.ceiling[_LOUD][max(at - 8, 0)]
+def _is_dead_above(curves: _Curves, at: np.ndarray, gap: int, most_spread_db: float) -> np.ndarray:
+    """Whether all bands from `gap` steps above grid points stand still in time, or are too deep to be speech.
+    Shape: `[points]` kept.
+    """
+    above = curves.group_start > at[:, None] + gap
+    reference = curves.ceiling[_LOUD][np.maximum(at - 8, 0), None]
     alive = above & (curves.group_level > reference - 45) & (curves.group_spread > most_spread_db)
-    return bool(above.any()) and not bool(alive.any())
+    return above.any(axis=1) & ~alive.any(axis=1)
 
 
 def _falls_in_all_curves(curves: _Curves, drops: dict[int, np.ndarray], strict: float) -> np.ndarray:
