@@ -260,7 +260,7 @@ def test_example_of_the_page_runs(repo_dir: Path, capsys: pytest.CaptureFixture[
 
 def test_missing_onnx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r'batches need onnx.* pip install "hifispeech\[train\]"'):
+    with pytest.raises(ImportError, match=r'needs onnx; install it with: pip install "hifispeech\[train\]"'):
         BatchUpscaler(device="cpu")
 
 
