@@ -202,7 +202,7 @@ def test_record_from_the_microphone(open_page: Open, server: str, tmp_path: Path
     assert page.text("#facts").startswith("recording.wav")
     audio, sample_rate = hifispeech.read(downloaded(page, lambda: page.page.click("#save button"), tmp_path))
     assert sample_rate == 48000
-    assert 2 * 48000 <= audio.shape[1] < 60 * 48000
+    assert 1.95 * 48000 <= audio.shape[1] < 60 * 48000  # the page rounds to tenths of a second
     assert np.abs(audio).max() > 0.01
 
 
