@@ -26,6 +26,7 @@ def converse(*tasks: dict[str, Any], options: dict[str, Any] = OPTIONS) -> list[
     words = [sys.executable, "-m", "hifispeech.serve.worker", json.dumps(options)]
     lines = "".join(json.dumps({**LIMITS, **task}) + "\n" for task in tasks)
     done = subprocess.run(words, input=lines, capture_output=True, text=True, timeout=240, check=True)
+    assert done.stderr == "", "what has to be said is said in the answers"
     answers: list[list[dict[str, Any]]] = [[]]
     for message in map(json.loads, done.stdout.splitlines()):
         answers[-1].append(message)
@@ -54,6 +55,17 @@ def test_messages_of_a_task(short_clip: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in error["message"]
     assert third[-1]["code"] == "too_long"
     assert fourth[-1]["report"]["path"] == "d.wav", "a worker goes on after a failure"
+
+
+def test_warnings_are_in_the_report_only(short_clip: Path, tmp_path: Path) -> None:
+    """Found by fuzzing: they filled the pipe that nobody read, and the worker stood still."""
+    damaged = tmp_path / "a.flac"
+    soundfile.write(damaged, np.random.default_rng(0).uniform(-0.1, 0.1, 8000 * 20), 8000)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    damaged.write_bytes(content)
+    _, said = converse({"action": "inspect", "source": str(damaged), "name": "a.flac"})
+    assert said[-1]["report"]["warnings"]
 
 
 @pytest.mark.parametrize("kind", ["wav", "ogg", "opus"])

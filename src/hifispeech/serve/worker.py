@@ -6,6 +6,7 @@ each task `progress` with `done` (0 to 1), for an upscaling one `head`, and at t
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when a worker ends
     leave_with_parent()
+    logging.getLogger("hifispeech").setLevel(logging.ERROR)  # warnings are in the reports
     # A library that prints must not get into the protocol.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -88,15 +88,17 @@ def fuzz(target: str, container: str, folder: Path, args: argparse.Namespace, co
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         words = [target, container, folder / "seeds", work, args.seed, first, last]
-        process = subprocess.Popen(
-            [sys.executable, HERE / "child.py", *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
-            text=True,
-        )
-        at, what = _watch(process, tally, first - 1)
-        stderr = process.communicate()[1]
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:  # a pipe would fill up unread
+            with subprocess.Popen(
+                [sys.executable, HERE / "child.py", *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
+                text=True,
+            ) as process:
+                at, what = _watch(process, tally, first - 1)
+            errors.seek(0)
+            stderr = errors.read()
         if what is None and process.returncode:
             what = f"the process died with code {process.returncode}"
         if what is not None:
