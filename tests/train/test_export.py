@@ -1,6 +1,7 @@
 """ONNX = torch at unseen lengths, states included; the weights come back out of the file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_onnx_equals_torch_at_unseen_lengths(model: FastModel, exported: Path) -
                 np.asarray(theirs), ours.numpy(), atol=tolerance, rtol=1e-3, err_msg=name
             )
         state = list(outputs[1:])
+
+
+@torch.no_grad()
+def test_predicted_phase_is_exported(tmp_path: Path) -> None:
+    """The other excitation: its angles are those of the high bins."""
+    torch.manual_seed(4)
+    config = replace(CONFIG, excitation="predicted")
+    model = FastModel(config).eval()
+    path = export(Weights("fast", config_to_dict(config), dict(model.state_dict())), tmp_path / "p.onnx")
+    rng = np.random.default_rng(0)
+    spectrum = rng.standard_normal((9, config.bins, 2)).astype(np.float32) @ np.array([1, 1j], np.complex64)
+    runtime = FrameModel(path, threads=1)
+    generated, _ = runtime.run(spectrum, 0, 300, runtime.initial_state())
+    feed = {name: torch.from_numpy(value) for name, value in runtime.feed(spectrum, 0, 300).items()}
+    expected, *_ = model(feed["spectrum"], feed["noise"], feed["cutoff_bin"], *model.initial_state(1))
+    scale = float(expected.abs().max())
+    np.testing.assert_allclose(generated.real, expected[0, :, 0].numpy(), atol=1e-4 * scale)
+    np.testing.assert_allclose(generated.imag, expected[0, :, 1].numpy(), atol=1e-4 * scale)
 
 
 def test_runtime_reads_the_export(exported: Path) -> None:

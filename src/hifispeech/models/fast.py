@@ -322,7 +322,8 @@ class FastModel(nn.Module):
         Shape: hidden `[batch, time, channels]`, translated `[batch, time, 2, bins]`; unit vectors of that
         shape.
         """
-        angle = self.direction(self.phase(hidden).unflatten(-1, (2, self.config.bins)))
+        angles = self.phase(hidden).unflatten(-1, (2, self.config.bins))
+        angle = self.direction(angles[..., self.config.bins - translated.shape[-1] :])
         base = self.direction(translated)
         real = base[:, :, 0] * angle[:, :, 0] - base[:, :, 1] * angle[:, :, 1]
         imaginary = base[:, :, 0] * angle[:, :, 1] + base[:, :, 1] * angle[:, :, 0]
