@@ -344,6 +344,17 @@ def test_left_overs_of_killed_runs_are_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_runs_into_two_stores_do_not_meet() -> None:
+    """The folders for files on their way to remote outputs lie on the same disk."""
+    first, second = (Store(f"memory://{uuid.uuid4().hex}/out", "driver") for _ in range(2))
+    first.put_text("1", "a")
+    second.put_text("2", "a")
+    assert (first.text("a"), second.text("a")) == ("1", "2") and first.work_dir != second.work_dir
+    for store in (first, second):
+        store.close()
+        assert not store.work_dir.parent.exists()
+
+
 @pytest.mark.xdist_group("ray")  # one Ray at a time: it takes all cores
 @pytest.mark.slow
 def test_local_ray_does_the_corpus(recordings: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ fsspec belongs to the extra `dist` and is imported inside the functions.
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -178,8 +179,11 @@ class Store:
         self.fs, self.root = open_url(url)
         self.root = self.root.rstrip("/")
         self.protocol = protocol_of(self.fs)
-        parent = self.root + f"/{WORK}" if self.protocol == "file" else tempfile.gettempdir() + "/hifispeech"
-        self.work_dir = Path(parent) / owner
+        parent = Path(self.root, WORK)
+        if self.protocol != "file":  # runs into several outputs may go on at a time on one machine
+            digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+            parent = Path(tempfile.gettempdir(), f"hifispeech-{digest}")
+        self.work_dir = parent / owner
         shutil.rmtree(self.work_dir, ignore_errors=True)
         self.work_dir.mkdir(parents=True)
 
