@@ -76,7 +76,7 @@ def repeat_band(values: Tensor, first: Tensor, period: Tensor, count: int) -> Te
     `train/export.py`. Shape: values `[..., bins]`, first and period `[1]` to `[..., count]`.
     """
     index = first + torch.arange(count, device=values.device, dtype=first.dtype) % period
-    return values[..., index.long()].clone()
+    return values[..., index.long()]
 
 
 @repeat_band.register_fake
