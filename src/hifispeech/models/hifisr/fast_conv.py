@@ -1,4 +1,4 @@
-"""The network in less than half the time on a CPU, in float32, exact up to rounding.
+"""The network in about half the time on a CPU, in float32, exact up to rounding.
 
 In the encoder, PyTorch gets the depthwise convolutions as they lie in memory, channels last. The decoder is
 done anew. A 1-D convolution of width k costs k multiplications per output and channel pair. Cut into short
