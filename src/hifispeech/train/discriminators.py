@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from hifispeech.models.conv import Conv1d
 from hifispeech.models.layers import full_precision
 from hifispeech.train.spectral import stft
 
@@ -106,13 +107,13 @@ class PeriodDiscriminator(nn.Module):
         last = len(config.channels) - 1
         self.layers = nn.ModuleList(
             weight_norm(
-                nn.Conv1d(
+                Conv1d(
                     a, b, config.kernel, stride=1 if i == last else config.stride, padding=config.kernel // 2
                 )
             )
             for i, (a, b) in enumerate(pairwise(widths))
         )
-        self.last = weight_norm(nn.Conv1d(widths[-1], 1, 3, padding=1))
+        self.last = weight_norm(Conv1d(widths[-1], 1, 3, padding=1))
 
     def forward(self, audio: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         batch = audio.shape[0]
@@ -143,9 +144,9 @@ class ScaleDiscriminator(nn.Module):
         widths = (1, *config.channels)
         sizes = zip(widths[:-1], widths[1:], config.kernels, config.strides, config.groups, strict=True)
         self.layers = nn.ModuleList(
-            normed(nn.Conv1d(a, b, k, stride=s, groups=g, padding=k // 2)) for a, b, k, s, g in sizes
+            normed(Conv1d(a, b, k, stride=s, groups=g, padding=k // 2)) for a, b, k, s, g in sizes
         )
-        self.last = normed(nn.Conv1d(widths[-1], 1, 3, padding=1))
+        self.last = normed(Conv1d(widths[-1], 1, 3, padding=1))
 
     def forward(self, audio: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         logits, features = _run(self.layers, self.last, audio)
