@@ -40,12 +40,9 @@ def through_io(path: Path) -> str:
 
 def through_cli(path: Path) -> str:
     """`hifispeech upscale`: exit code 0 and a whole file, or 1, one line and nothing."""
-    from typer.testing import CliRunner
-
-    from hifispeech.cli import app
-
+    runner, command = _program()
     target = path.with_name("out.wav")
-    result = CliRunner().invoke(app, ["upscale", str(path), "-o", str(target), "--threads", "1"])
+    result = runner.invoke(command, ["upscale", str(path), "-o", str(target), "--threads", "1"])
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert "Traceback" not in result.output
     left = {file.name for file in path.parent.iterdir()} - {path.name}
@@ -59,6 +56,19 @@ def through_cli(path: Path) -> str:
     assert through_io(target) == "read"
     target.unlink()
     return "read"
+
+
+@lru_cache(maxsize=1)
+def _program() -> tuple[Any, Any]:
+    """The command line with its parser made and its model read once: the files are what differs."""
+    from click.testing import CliRunner
+    from typer.main import get_command
+
+    from hifispeech.cli import app
+    from hifispeech.infer import models
+
+    models.open_session = lru_cache(maxsize=None)(models.open_session)
+    return CliRunner(), get_command(app)
 
 
 def through_http(path: Path) -> str:
