@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from speed import session, speech
 from hifispeech.audio.resample import resample
 from hifispeech.evaluate.metrics import lsd
 from hifispeech.infer.waveform import level_gain
+from hifispeech.models.conv import plain_layers
 from hifispeech.models.hifisr import HIFISR_CONFIGS, HiFiSR, export_onnx, load_hifisr
 from hifispeech.models.hifisr.fast_conv import speed_up
 
@@ -37,7 +39,7 @@ RATE, HOP = 48000, 256
 Run = Callable[[], np.ndarray]
 FIRST = "eager"
 WAYS = {
-    FIRST: "PyTorch float32 as trained: eager, weight norm",
+    FIRST: "PyTorch float32 eager, its own layers, weight norm",
     "folded": "the same, weight norm folded",
     "bf16": "folded, bfloat16 autocast",
     "fast": "folded, convolutions by Fourier tiles and channels last: what `Upscaler` runs",
@@ -154,8 +156,10 @@ def make(name: str, args: argparse.Namespace, audio: np.ndarray, folder: Path) -
     if name == "fast":
         speed_up(model)
 
+    layers = nullcontext if name == "fast" else plain_layers
+
     def run() -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
+        with layers(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
             return model(signal)[0, 0].float().numpy()
 
     return run

@@ -15,6 +15,8 @@ REACH = 96  # samples of the lower rate on either side: 12 ms at 8 kHz
 MOST_DELAY_S = 0.0155  # below 6.2 kHz the filter is shorter and its transition band wider
 STOP_DB = 90.0
 PHASES = 1024  # ratios with more phases are interpolated linearly between these, good to -106 dB
+FEW_PHASES = 24  # up to these, all output samples of a phase are computed in one go
+LONG_PART = 1 << 14
 PART = 512  # output samples computed at once: all of it stays in the processor's cache
 
 
@@ -74,7 +76,8 @@ class FirStream:
         self.buffer = np.concatenate([self.buffer, x.T, rest], axis=1)
         settled = self.first + self.buffer.shape[1] - self.reach
         ready = max(-(-settled * self.up // self.down), 0)
-        parts = [self._compute(min(PART, ready - at)) for at in range(self.sent, ready, PART)]
+        part = PART if self.up > FEW_PHASES else LONG_PART
+        parts = [self._compute(min(part, ready - at)) for at in range(self.sent, ready, part)]
         return np.concatenate(parts, axis=1).T if parts else np.zeros((0, len(self.buffer)), np.float32)
 
     def _compute(self, count: int) -> npt.NDArray[np.float32]:
@@ -84,12 +87,18 @@ class FirStream:
         index, phase = np.divmod(position, self.up)
         index += base - self.reach + 1 - self.first
         row, between = np.divmod(phase * (len(self.taps) - 1), self.up)
-        taps = self.taps[row]
-        if between.any():
-            share = (between / self.up).astype(np.float32)[:, None]
-            taps += share * (self.taps[row + 1] - taps)
         windows = np.lib.stride_tricks.sliding_window_view(self.buffer, 2 * self.reach, axis=1)
-        out = np.einsum("cnt,nt->cn", windows[:, index], taps)
+        if self.up <= FEW_PHASES:  # every up-th output sample has the same taps, down samples further on
+            out = np.empty((len(self.buffer), count), np.float32)
+            for i in range(min(self.up, count)):
+                own = windows[:, index[i] : index[-1] + 1 : self.down][:, : len(range(i, count, self.up))]
+                np.einsum("cnt,t->cn", own, self.taps[row[i]], out=out[:, i :: self.up])
+        else:
+            taps = self.taps[row]
+            if between.any():
+                share = (between / self.up).astype(np.float32)[:, None]
+                taps += share * (self.taps[row + 1] - taps)
+            out = np.einsum("cnt,nt->cn", windows[:, index], taps)
         self.sent += count
         used = self.sent * self.down // self.up - self.reach + 1 - self.first
         self.buffer, self.first = self.buffer[:, used:], self.first + used

@@ -77,6 +77,7 @@ class Generator:
         model: runs on frames.
         edges: where the input ends; may be replaced between pushes, for the samples to come.
         chunk_frames: frames that the model is given at a time, at most.
+        least_frames: frames it waits for; by default a whole chunk. 1 for the least latency.
         worker: a pool of one thread that the model runs in. The output then is later by a chunk: while the
             model works on it, the next one is read and analysed.
     """
@@ -87,9 +88,12 @@ class Generator:
         edges: EdgeTrack,
         chunk_frames: int = CHUNK_FRAMES,
         worker: Executor | None = None,
+        *,
+        least_frames: int | None = None,
     ) -> None:
         self.model, self.edges, self.worker = model, edges, worker
         self.chunk_frames = min(chunk_frames, model.max_frames)
+        self.least_frames = least_frames or self.chunk_frames
         self.under_way: deque[list[Part]] = deque()
         self.state = model.initial_state()
         self.buffer = np.zeros(LEAD, np.float32)  # samples not yet consumed by a whole hop
@@ -113,7 +117,7 @@ class Generator:
                 self.buffer = block[0] * FADE
             self.last = block[-1]
         self.received += len(block)
-        return self._advance(block, self.chunk_frames, 0 if self.worker is None else 1)
+        return self._advance(block, self.least_frames, 0 if self.worker is None else 1)
 
     def flush(self) -> Samples:
         """The rest of the output: as many samples came out as went in. Shape: `[rest]`."""
@@ -224,7 +228,8 @@ def silent_frames(audio: Samples) -> npt.NDArray[np.bool_]:
 
 def all_of_last(flags: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
     """Whether a flag and the `count - 1` before it are set. Shape: `[time]` to `[time - count + 1]`."""
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(flags, count).all(axis=1))
+    length = len(flags) - count + 1
+    return np.logical_and.reduce([flags[i : i + length] for i in range(count)])
 
 
 def silence_gate(context: Samples, count: int) -> Samples | None:
@@ -236,7 +241,9 @@ def silence_gate(context: Samples, count: int) -> Samples | None:
     cells = np.abs(context.reshape(-1, CELL)).max(axis=1) > SILENCE
     if cells.all():
         return None
-    window = np.lib.stride_tricks.sliding_window_view(np.pad(cells, REACH_CELLS - 1), 2 * REACH_CELLS - 1)
-    open_cells = np.asarray(window.any(axis=1), np.float32)
+    if not cells.any():
+        return np.zeros(count, np.float32)
+    heard = np.convolve(cells, np.ones(2 * REACH_CELLS - 1))[REACH_CELLS - 1 :][: len(cells)]
+    open_cells = (heard > 0.5).astype(np.float32)
     centres = (np.arange(len(open_cells)) + 0.5) * CELL
     return np.interp(reach + np.arange(count), centres, open_cells).astype(np.float32)

@@ -21,7 +21,7 @@ class SwitchingGenerator:
 
     def __init__(self, model: FrameModel, edge: EdgeTrack) -> None:
         self.model = model
-        self.current = Generator(model, edge, chunk_frames=1)
+        self.current = Generator(model, edge, least_frames=1)
         self.leaving: Generator | None = None
         self.faded = 0  # samples of the cross-fade that are out
         self.history = np.zeros(0, np.float32)
@@ -44,10 +44,9 @@ class SwitchingGenerator:
         frames = min(self.received // HOP, WARM_UP_FRAMES)
         past = self.history[len(self.history) - frames * HOP - self.received % HOP :]
         self.leaving, self.faded = self.current, 0
-        self.current = Generator(self.model, edge, chunk_frames=max(frames, 1))
+        self.current = Generator(self.model, edge, least_frames=1)
         known = self.current.push(past)
         assert self.received - len(past) + len(known) == self.sent
-        self.current.chunk_frames = 1
 
     def _put(self, out: Samples, before: Samples) -> Samples:
         """The next samples, faded from those of the generator that leaves. Shape: `[time]`."""

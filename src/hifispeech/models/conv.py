@@ -18,7 +18,7 @@ _rearrange: ContextVar[bool] = ContextVar("_rearrange", default=True)
 
 
 @contextmanager
-def plain_convolutions() -> Iterator[None]:
+def plain_layers() -> Iterator[None]:
     """Inside, the layers compute as those of `torch.nn`: to compare with."""
     token = _rearrange.set(False)
     try:
@@ -78,9 +78,13 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         ).squeeze(2)
 
 
+def is_plain() -> bool:
+    """Whether a layer has to compute as `torch.nn` would: inside `plain_layers`, export or compilation."""
+    return not _rearrange.get() or torch.compiler.is_compiling()
+
+
 def _is_plain(x: Tensor) -> bool:
-    rearranged = x.device.type == "cpu" and x.dim() == 3 and _rearrange.get()
-    return not rearranged or torch.compiler.is_compiling()
+    return is_plain() or x.device.type != "cpu" or x.dim() != 3
 
 
 def _plane(x: Tensor) -> Tensor:

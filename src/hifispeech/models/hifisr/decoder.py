@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from hifispeech.models.conv import Conv1d, ConvTranspose1d
+from hifispeech.models.conv import Conv1d, ConvTranspose1d, is_plain
 from hifispeech.models.hifisr.config import DecoderConfig
 from hifispeech.models.layers import full_precision
 
@@ -19,7 +19,7 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not is_plain():
             return _Snake.apply(x, self.alpha)  # type: ignore[no-any-return]
         return x + _scale(self.alpha) * torch.sin(self.alpha * x).square()
 

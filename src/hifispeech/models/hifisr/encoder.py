@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hifispeech.models.conv import Conv1d
 from hifispeech.models.hifisr.config import EncoderConfig
 
 
@@ -32,7 +33,7 @@ class ConvProjection(nn.Module):
         super().__init__()
         self.norm = norm
         self.linear = nn.Linear(c_in, c_out)
-        self.conv = nn.Conv1d(c_out, c_out, kernel, padding=kernel // 2, groups=c_out, bias=False)
+        self.conv = Conv1d(c_out, c_out, kernel, padding=kernel // 2, groups=c_out, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ class Memory(nn.Module):
         super().__init__()
         self.linear = nn.Linear(width, width)
         self.project = nn.Linear(width, width, bias=False)
-        self.conv = nn.Conv1d(width, width, 2 * order - 1, padding=order - 1, groups=width, bias=False)
+        self.conv = Conv1d(width, width, 2 * order - 1, padding=order - 1, groups=width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.project(F.relu(self.linear(x)))

@@ -1,7 +1,6 @@
-"""The network in about half the time on a CPU, in float32, exact up to rounding.
+"""The decoder in about half the time on a CPU, in float32, exact up to rounding.
 
-In the encoder, PyTorch gets the depthwise convolutions as they lie in memory, channels last. The decoder is
-done anew. A 1-D convolution of width k costs k multiplications per output and channel pair. Cut into short
+A 1-D convolution of width k costs k multiplications per output and channel pair. Cut into short
 tiles and Fourier transformed, it costs one complex multiplication per frequency, three real ones by Gauss'
 trick: 47 for the 26 outputs that a tile of 32 gives with k = 7, 1.8 each instead of 7. Signals lie here as
 `[time, channels]`, so that tiles, dilated ones too, and both transforms are matrix products on views: nothing
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hifispeech.models.hifisr.decoder import Decoder, ResidualBlock, Snake, Upsample
-from hifispeech.models.hifisr.encoder import ConvProjection, Memory
 from hifispeech.models.hifisr.model import HiFiSR
 
 # Tile length per kernel width: longer tiles multiply less and transform more.
@@ -232,30 +230,8 @@ class FastDecoder(nn.Module):
         return torch.tanh(self.leave(self.snake(x).T))
 
 
-class FastDepthwise(nn.Module):
-    """A depthwise `Conv1d` without bias whose input is the transposed view of `[batch, time, channels]`.
-
-    PyTorch reorders such a view before a 1-D convolution, which takes longer than the convolution; as an
-    image with channels last it is taken as it is. Shape: `[batch, channels, time]`, kept.
-    """
-
-    def __init__(self, conv: nn.Conv1d) -> None:
-        super().__init__()
-        assert conv.bias is None and conv.groups == conv.in_channels == conv.out_channels
-        self.padding = (0, conv.kernel_size[0] // 2)
-        weight = conv.weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", weight)
-        self.weight: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x[:, :, None], self.weight, padding=self.padding, groups=x.shape[1])[:, :, 0]
-
-
 def speed_up(model: HiFiSR) -> HiFiSR:
-    """Replace the decoder and the encoder's depthwise convolutions, in place; the model is folded."""
-    for module in model.encoder.modules():
-        if isinstance(module, ConvProjection | Memory):
-            module.conv = FastDepthwise(module.conv)  # type: ignore[assignment]
+    """Replace the decoder, in place; the model is folded."""
     assert isinstance(model.decoder, Decoder)
     model.decoder = FastDecoder(model.decoder)  # type: ignore[assignment]
     return model
