@@ -7,7 +7,8 @@ Each configuration trains on noise in a process of its own, so its peak memory i
 configuration of the paper's model runs once more unoptimised (float32, layers as PyTorch has them); on a GPU
 all of the paper's do (no TF32, no compilation), and compiled. On a CPU the batch of the full-size ones is 1:
 what is measured is the step, for a batch of 16 the memory would not do. Beside each figure stands that of the
-estimator (`hifispeech estimate`) with the rate measured in the process. Needs the extra `train`. Writes docs/benchmarks/train_step.md and .csv.
+estimator (`hifispeech estimate`) with the rate measured in the process. Needs the extra `train`. Writes
+docs/benchmarks/train_step.md and .csv.
 """
 
 import argparse

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from hifispeech.models.conv import plain_layers
 from hifispeech.models.hifisr import DecoderConfig, EncoderConfig, HiFiSR, HiFiSRConfig, fast_conv
 from hifispeech.models.hifisr.decoder import Decoder, Snake, Upsample
 from hifispeech.models.hifisr.fast_conv import (
     TILE,
     FastConv,
     FastDecoder,
-    FastDepthwise,
     FastUpsample,
     speed_up,
     transforms,
@@ -73,14 +73,6 @@ def test_equals_the_transposed_convolution(rate: int, kernel: int) -> None:
 
 
 @torch.no_grad()
-def test_equals_the_depthwise_convolution() -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv1d(12, 12, 5, padding=2, groups=12, bias=False)
-    x = torch.randn(2, 40, 12).transpose(1, 2)
-    torch.testing.assert_close(FastDepthwise(conv)(x), conv(x), atol=1e-6, rtol=1e-5)
-
-
-@torch.no_grad()
 def test_whole_network() -> None:
     torch.manual_seed(0)
     encoder = EncoderConfig(depth=1, width=16, hidden=32, query_key=16, rotary=8, kernel=3, fsmn_width=8)
@@ -91,12 +83,12 @@ def test_whole_network() -> None:
             value.fill_(0.8)
     model.fold()
     audio = torch.randn(2, 1, 5000) * 0.1
-    expected = model(audio)
+    with plain_layers():
+        expected = model(audio)
     fast = speed_up(model)
     assert isinstance(fast.decoder, FastDecoder)
     assert (
         sum(isinstance(m, FastConv) for m in fast.modules()) == 2 * 3 * 2 * 2
     )  # stage, kernel, dilation, pair
-    assert sum(isinstance(m, FastDepthwise) for m in fast.modules()) == 6
     assert expected.square().mean() > 1e-4
     torch.testing.assert_close(fast(audio), expected, atol=1e-5, rtol=1e-4)

@@ -93,6 +93,11 @@ def test_small_configuration() -> None:
         ("task: fast\nbatch_size: 0", "batch_size=0"),
         ("task: fast\nprecision: fp16", "precision"),
         ("task: fast\noptimiser: {learning_rate: 1e-3}", "learning_rate"),  # YAML reads a string
+        (
+            "task: hifisr\nloss: {mel: 0.0}\nadversarial_from: 300",
+            "adversarial_from=300 .* set adversarial_from to 0",
+        ),
+        ("task: hifisr\nloss: {mel: 0.0, adversarial: 0.0, feature: 0.0}", "all weights of the loss are 0"),
         ("task: vocoder", "one of fast, fast_gan, hifisr"),
         ("batch_size: 3", "task=None"),
         ("- 1", "mapping"),

@@ -148,7 +148,23 @@ def parse(values: Mapping[str, Any]) -> TrainConfig:
     for name in ("batch_size", "accumulate", "validate_every", "checkpoint_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)} in the config; pass 1 or more")
+    if isinstance(config, HiFiSRTrainConfig):
+        _check_losses(config)
     return config
+
+
+def _check_losses(config: HiFiSRTrainConfig) -> None:
+    """Every step needs a loss of the generator."""
+    loss = config.loss
+    if loss.mel or loss.stft:
+        return
+    if not (loss.adversarial or loss.feature):
+        raise ValueError("all weights of the loss are 0 in the config; one must be above 0")
+    if config.adversarial_from > 0:
+        raise ValueError(
+            f"adversarial_from={config.adversarial_from} in the config leaves the steps before it without a "
+            f"loss, since loss.mel and loss.stft are 0; set adversarial_from to 0"
+        )
 
 
 def load(path: Path | str) -> TrainConfig:
