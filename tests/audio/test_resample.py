@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hifispeech.audio import resample_fir
 from hifispeech.audio.resample import PASS_SHARE, Resampler, pass_and_half_share, resample
 from hifispeech.audio.resample_fir import reach, transition_share
 from hifispeech.errors import AudioError
@@ -100,6 +101,14 @@ def test_low_latency_blocks_equal_the_whole(sizes: list[int], rate: int) -> None
     parts.append(resampler.flush())
     whole = resample(audio, rate, low_latency=True)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [4000, 16000, 22050, 32000, 44100, 96000])
+def test_few_phases_in_one_go_are_the_same_numbers(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = np.random.default_rng(rate).standard_normal((2, 3001)).astype(np.float32)
+    ours = resample(audio, rate, low_latency=True)
+    monkeypatch.setattr(resample_fir, "FEW_PHASES", 0)
+    np.testing.assert_array_equal(ours, resample(audio, rate, low_latency=True))
 
 
 def test_low_latency_is_what_it_says() -> None:

@@ -31,8 +31,15 @@ def run_edges(model, audio: np.ndarray, edges: EdgeTrack) -> np.ndarray:  # type
     return np.concatenate([generator.push(audio), generator.flush()])
 
 
-def run(model: FrameModel, audio: np.ndarray, sizes: list[int], chunk_frames: int = 128) -> np.ndarray:
-    generator = Generator(model, EdgeTrack((0,), (EDGE,), (EDGE,)), chunk_frames)
+def run(
+    model: FrameModel,
+    audio: np.ndarray,
+    sizes: list[int],
+    chunk_frames: int = 128,
+    least_frames: int | None = None,
+) -> np.ndarray:
+    edges = EdgeTrack((0,), (EDGE,), (EDGE,))
+    generator = Generator(model, edges, chunk_frames, least_frames=least_frames)
     parts, start, turn = [], 0, 0
     while start < len(audio):
         size = sizes[turn % len(sizes)]
@@ -41,13 +48,19 @@ def run(model: FrameModel, audio: np.ndarray, sizes: list[int], chunk_frames: in
     return np.concatenate([*parts, generator.flush()])
 
 
-@given(sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=6), chunk_frames=st.integers(1, 70))
+@given(
+    sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=6),
+    chunk_frames=st.integers(1, 70),
+    least_frames=st.sampled_from([None, 1]),
+)
 @settings(deadline=None, max_examples=12)
-def test_partition_and_chunk_length_do_not_matter(model, synthetic_speech, sizes, chunk_frames) -> None:  # type: ignore[no-untyped-def]
+def test_partition_and_chunk_length_do_not_matter(  # type: ignore[no-untyped-def]
+    model, synthetic_speech, sizes, chunk_frames, least_frames
+) -> None:
     audio = narrow_speech(synthetic_speech, 0.7)
     whole = run(model, audio, [len(audio)])
     assert len(whole) == len(audio)
-    assert np.abs(run(model, audio, sizes, chunk_frames) - whole).max() <= 1e-5
+    assert np.abs(run(model, audio, sizes, chunk_frames, least_frames) - whole).max() <= 1e-5
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 511, 512, 2048, 2049, 4801])
@@ -146,6 +159,20 @@ def test_gate_opens_around_signal_only() -> None:
     assert gate is not None
     assert gate[1024] == 1 and gate[:512].max() == 0 and gate[1600:].max() == 0
     assert silence_gate(np.ones(256 + 512 + 256, np.float32), 512) is None
+
+
+@given(st.lists(st.booleans(), min_size=10, max_size=30))
+@settings(deadline=None)
+def test_gate_is_open_within_three_cells_of_signal(heard: list[bool]) -> None:
+    """At the middle of each cell of 64 samples, the gate says whether a cell up to three away has signal."""
+    context = np.repeat(np.array(heard, np.float32), 64)
+    gate = silence_gate(context, 64 * (len(heard) - 8))
+    expected = [any(heard[max(0, i - 3) : i + 4]) for i in range(4, len(heard) - 4)]
+    if gate is None:
+        assert all(heard)
+    else:
+        middles = (gate[31::64] + gate[32::64]) / 2
+        np.testing.assert_array_equal(middles > 0.75, expected)
 
 
 def test_unknown_and_damaged_models_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -80,7 +80,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 def is_plain() -> bool:
     """Whether a layer has to compute as `torch.nn` would: inside `plain_layers`, export or compilation."""
-    return not _rearrange.get() or torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or not _rearrange.get()
 
 
 def _is_plain(x: Tensor) -> bool:
