@@ -25,13 +25,18 @@ from hifispeech.evaluate import plots
 from hifispeech.evaluate.runner import Options, evaluate
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems import System, parse_systems
-from hifispeech.models.artefact import load_artefact
+from hifispeech.models.artefact import config_to_dict, load_artefact
 from hifispeech.train.checkpoint import BEST
+from hifispeech.train.config import load
 from hifispeech.train.monitor import LOG_FILE
 
 RATES = (4000, 8000, 16000, 24000)
 VALUES = {"lsd_p2": "LSD (P2, as the paper)", "lsd": "LSD (P1)", "lsd_high": "LSD-HF (P1)"}
-CURVES = {"valid/lsd": "validation LSD (P1)", "mel": "mel distance, training"}
+CURVES = {
+    "valid/lsd": "validation LSD (P1)",
+    "mel": "mel distance, training",
+    "feature/mpd": "feature distance (MPD), training",
+}
 SMOOTHED = 10  # reports that a training curve's points are the mean of
 
 
@@ -98,11 +103,11 @@ def curves(log: Path) -> dict[str, list[tuple[int, float]]]:
 
 def figure(points: dict[str, dict[str, list[tuple[int, float]]]]) -> Figure:
     """One panel per curve, one line per run."""
-    drawn = Figure(figsize=(10, 3.6), layout="constrained")
+    drawn = Figure(figsize=(12, 3.6), layout="constrained")
     for axis, (name, title) in zip(drawn.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         for run, own in points.items():
             steps, values = zip(*own[name], strict=True) if own[name] else ((), ())
-            if name in ("valid/lsd",):
+            if name == "valid/lsd":
                 axis.plot(steps, values, marker="o", markersize=3, label=run)
             elif values:
                 means = [
@@ -152,15 +157,29 @@ def page(args: argparse.Namespace, summary: Summary) -> list[str]:
             ]
             lines += report.table(header, rows)
         lines += ["", f"{summary.clips[set_name]} clips."]
-    lines += ["", "## Curves", "", "![Validation LSD and training mel distance of the runs](table1.png)", ""]
+    lines += ["", "## Curves", "", "![Validation LSD, mel and feature distance of the runs](table1.png)", ""]
     lines += [
         "Validation: held-out training speakers, mean of inputs at 8, 16 and 24 kHz. Points: `table1.csv`."
     ]
-    lines += ["", "## Configurations", ""]
+    lines += ["", "## Configurations", "", "`configs/hifisr_small.yaml` with these changes:", ""]
+    usual = flat(config_to_dict(load(report.ROOT / "configs" / "hifisr_small.yaml")))
     for name, own in cards.items():
         hours, speakers = (sum(source[key] for source in own["data"]) for key in ("hours", "speakers"))
-        lines += [f"- {name}: {hours:.2f} h of {speakers} speakers; `{json.dumps(own['config'])}`"]
+        used = flat(own["config"])
+        changes = [
+            f"{key}={used.get(key)}" for key in sorted(usual | used) if used.get(key) != usual.get(key)
+        ]
+        lines += [f"- {name}: `{' '.join(changes)}`; {hours:.2f} h of {speakers} speakers"]
     return lines
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Keys as `--set` takes them; those below a part that is switched off are gone with it."""
+    found = {}
+    for key, value in config.items():
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= inner
+    return found
 
 
 def card(folder: Path) -> dict[str, Any]:
