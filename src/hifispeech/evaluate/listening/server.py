@@ -79,20 +79,6 @@ def create_app(folder: Path, hosts: list[str] | None = None) -> FastAPI:
     _add_errors(app)
     _add_page(app)
 
-    def session_of(token: str) -> Session:
-        session = store.session(token)
-        if session is None:
-            raise ApiError(
-                404, "no_session", "this session is not known here; start again with your name or code"
-            )
-        return session
-
-    def state(session: Session) -> dict[str, Any]:
-        trial = store.trial(session.listener, session.done + 1)
-        values = {"session": session.token, "listener": session.name, "kind": definition.kind}
-        values |= {"title": definition.title, "done": session.done, "total": session.total, "slots": None}
-        return values | ({"slots": _slots(definition.kind, trial)} if trial else {})
-
     @app.get("/api/test")
     def about() -> dict[str, Any]:
         return {"title": definition.title, "kind": definition.kind}
@@ -100,17 +86,17 @@ def create_app(folder: Path, hosts: list[str] | None = None) -> FastAPI:
     @app.post("/api/sessions")
     def join(body: Join) -> dict[str, Any]:
         try:
-            return state(store.join(body.listener))
+            return _state(definition, store, store.join(body.listener))
         except ValueError as error:
             raise ApiError(422, "bad_name", str(error)) from error
 
     @app.get("/api/sessions/{token}")
     def resume(token: str) -> dict[str, Any]:
-        return state(session_of(token))
+        return _state(definition, store, _session(store, token))
 
     @app.get("/api/sessions/{token}/questions/{number}/{slot}")
     def sound(token: str, number: Number, slot: str) -> Response:
-        trial = store.trial(session_of(token).listener, number)
+        trial = store.trial(_session(store, token).listener, number)
         stimulus = _stimulus(definition.kind, trial, slot) if trial else None
         if trial is None or stimulus is None:
             raise ApiError(404, "not_found", "there is no such sound in this test")
@@ -119,7 +105,7 @@ def create_app(folder: Path, hosts: list[str] | None = None) -> FastAPI:
 
     @app.put("/api/sessions/{token}/questions/{number}")
     def answer(token: str, number: Number, body: GivenAnswer) -> dict[str, Any]:
-        session = session_of(token)
+        session = _session(store, token)
         trial = store.trial(session.listener, number)
         if trial is None:
             raise ApiError(404, "not_found", "there is no such question in this test")
@@ -128,9 +114,26 @@ def create_app(folder: Path, hosts: list[str] | None = None) -> FastAPI:
             store.record(session.listener, number, value, body.seconds)
         except ConflictError as error:
             raise ApiError(409, "conflict", str(error)) from error
-        return state(session_of(token))
+        return _state(definition, store, _session(store, token))
 
     return app
+
+
+def _session(store: Store, token: str) -> Session:
+    session = store.session(token)
+    if session is None:
+        raise ApiError(
+            404, "no_session", "this session is not known here; start again with your name or code"
+        )
+    return session
+
+
+def _state(definition: test.Definition, store: Store, session: Session) -> dict[str, Any]:
+    """What the page shows: how far the listener is, and the slots of the next question."""
+    trial = store.trial(session.listener, session.done + 1)
+    values = {"session": session.token, "listener": session.name, "kind": definition.kind}
+    values |= {"title": definition.title, "done": session.done, "total": session.total, "slots": None}
+    return values | ({"slots": _slots(definition.kind, trial)} if trial else {})
 
 
 def _slots(kind: str, trial: Trial) -> list[str]:
