@@ -166,8 +166,11 @@ def page(args: argparse.Namespace, summary: Summary) -> list[str]:
     for name, own in cards.items():
         hours, speakers = (sum(source[key] for source in own["data"]) for key in ("hours", "speakers"))
         used = flat(own["config"])
+        off = tuple(f"{key}." for key, value in used.items() if value is None and key not in usual)
         changes = [
-            f"{key}={used.get(key)}" for key in sorted(usual | used) if used.get(key) != usual.get(key)
+            f"{key}={used[key]}" if key in used else f"{key} left out"
+            for key in sorted(usual | used)
+            if used.get(key, off) != usual.get(key, off) and not key.startswith(off)
         ]
         lines += [f"- {name}: `{' '.join(changes)}`; {hours:.2f} h of {speakers} speakers"]
     return lines
