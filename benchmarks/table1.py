@@ -105,16 +105,17 @@ def figure(points: dict[str, dict[str, list[tuple[int, float]]]]) -> Figure:
     """One panel per curve, one line per run."""
     drawn = Figure(figsize=(12, 3.6), layout="constrained")
     for axis, (name, title) in zip(drawn.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        for run, own in points.items():
+        for number, (run, own) in enumerate(points.items()):
+            look = {"label": run, "color": f"C{number}"}
             steps, values = zip(*own[name], strict=True) if own[name] else ((), ())
             if name == "valid/lsd":
-                axis.plot(steps, values, marker="o", markersize=3, label=run)
+                axis.plot(steps, values, marker="o", markersize=3, **look)
             elif values:
                 means = [
                     sum(values[max(0, i - SMOOTHED + 1) : i + 1]) / min(i + 1, SMOOTHED)
                     for i in range(len(values))
                 ]
-                axis.plot(steps, means, label=run)
+                axis.plot(steps, means, **look)
         axis.set(xlabel="step", title=title)
         axis.grid(alpha=0.3)
         axis.legend()
