@@ -1,7 +1,7 @@
 """Table 1 of the paper from training runs of our own: what multi-band discriminator and mel loss are worth.
 
-    hifispeech train configs/hifisr_small.yaml --data DATASET -o runs/small --max-steps 600 ...
-    python benchmarks/table1.py --data ../shared/data --every 6 \\
+    hifispeech train configs/hifisr_small.yaml --data DATASET -o runs/small --max-steps 400 ...
+    python benchmarks/table1.py --data ../shared/data --every 8 \\
         --runs "HiFi-SR small=runs/small" "without MBD=runs/without_mbd" "without mel=runs/without_mel"
 
 Scores `best.safetensors` of each run's folder on DATA/eval/<set>/<speaker>/*.flac at the paper's input rates,
@@ -141,7 +141,7 @@ def page(args: argparse.Namespace, summary: Summary) -> list[str]:
         "The paper's Table 1 with the paper's structure at 4 M parameters and hours of a CPU instead of days",
         "of GPUs: what the multi-band discriminator and the multi-scale mel loss add. Inputs by soxr VHQ;",
         "the rows are the averaged weights with the best validation score, on speakers that none of the runs",
-        "and neither the packaged model has seen. The paper's own figures (VCTK, 101 M): 0.82 on average,",
+        "nor the packaged model has seen. The paper's own figures (VCTK, 101 M): 0.82 on average,",
         "0.83 without MBD, 0.84 without the mel loss. Lower is better.",
     ]
     for set_name in summary.sets:

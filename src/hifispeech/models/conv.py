@@ -1,14 +1,15 @@
 """1-d convolutions in the layout that CPUs are fast at; the same weights, the same numbers up to rounding.
 
-oneDNN's kernels want channels innermost, and PyTorch never gives it a 1-d signal so: with it, the decoder's
-narrow layers train two to three times as fast. Its grouped kernels are slow with a stride: there, the samples
-a stride skips over become channels of their group (polyphase form), which leaves a convolution without one.
+oneDNN's kernels want channels innermost, and PyTorch never gives it a 1-d signal so. Its grouped kernels are
+slow with a stride: there, the samples a stride skips over become channels of their group (polyphase form),
+which leaves a convolution without one. What it gains: `benchmarks/train_step.py`.
 Elsewhere (GPU, export, compilation) the layers are those of `torch.nn`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,19 +35,11 @@ class Conv1d(nn.Conv1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if _is_plain(input) or self.in_channels == 1 or not isinstance(self.padding[0], int):
+        if not _is_rearranged(input) or self.in_channels == 1 or not isinstance(self.padding[0], int):
             return super().forward(input)
         if self.groups > 1 and self.stride[0] > 1 and self.dilation[0] == 1:
             return self._polyphase(input)
-        return F.conv2d(
-            _plane(input),
-            _plane(self.weight),
-            self.bias,
-            stride=(1, self.stride[0]),
-            padding=(0, self.padding[0]),
-            dilation=(1, self.dilation[0]),
-            groups=self.groups,
-        ).squeeze(2)
+        return F.conv2d(_plane(input), _plane(self.weight), self.bias, **_geometry(self)).squeeze(2)
 
     def _polyphase(self, x: Tensor) -> Tensor:
         """Sample `stride * i + phase` of a channel becomes sample `i` of one of `stride` channels."""
@@ -64,17 +57,14 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     """As `nn.ConvTranspose1d`, memory as `Conv1d`. Shape: `[batch, in, time]` to `[batch, out, time']`."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if _is_plain(input) or output_size is not None or not isinstance(self.padding[0], int):
+        if not _is_rearranged(input) or output_size is not None or not isinstance(self.padding[0], int):
             return super().forward(input, output_size)
         return F.conv_transpose2d(
             _plane(input),
             _plane(self.weight),
             self.bias,
-            stride=(1, self.stride[0]),
-            padding=(0, self.padding[0]),
             output_padding=(0, self.output_padding[0]),
-            groups=self.groups,
-            dilation=(1, self.dilation[0]),
+            **_geometry(self),
         ).squeeze(2)
 
 
@@ -83,8 +73,14 @@ def is_plain() -> bool:
     return torch.compiler.is_compiling() or not _rearrange.get()
 
 
-def _is_plain(x: Tensor) -> bool:
-    return is_plain() or x.device.type != "cpu" or x.dim() != 3
+def _is_rearranged(x: Tensor) -> bool:
+    return not is_plain() and x.device.type == "cpu" and x.dim() == 3
+
+
+def _geometry(layer: nn.Conv1d | nn.ConvTranspose1d) -> dict[str, Any]:
+    """Stride, padding and dilation of a layer on planes of height 1."""
+    stride, padding, dilation = layer.stride[0], int(layer.padding[0]), layer.dilation[0]
+    return {"stride": (1, stride), "padding": (0, padding), "dilation": (1, dilation), "groups": layer.groups}
 
 
 def _plane(x: Tensor) -> Tensor:
