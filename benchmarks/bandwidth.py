@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hifispeech.audio.bandwidth import BandwidthMeter, detect_bandwidth
-from hifispeech.audio.degrade import DegradeSpec, apply, effective_cutoff
+from hifispeech.audio.bandwidth.meter import BandwidthMeter, detect_bandwidth
+from hifispeech.audio.degrade.filters import DegradeSpec, apply, effective_cutoff
 
 CUTOFFS_HZ = (2000, 3400, 4000, 5500, 6000, 8000, 11000, 12000, 16000, 20000)
 FAMILIES: dict[str, dict[str, object]] = {

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from report import ROOT, THREAD_VARIABLES, provenance, table, write_page
+from common.report import ROOT, THREAD_VARIABLES, provenance, table, write_page
 
 import hifispeech
-from hifispeech.infer.corpus_ray import plan_batches
-from hifispeech.infer.corpus_store import Source
+from hifispeech.runs.corpus.ray import plan_batches
+from hifispeech.runs.corpus.store import Source
 
 SEED = 0
 

@@ -5,8 +5,7 @@ python benchmarks/estimates.py
 
 import sys
 
-import report
-from readme import between
+from common import report
 
 from hifispeech.train.config import load
 from hifispeech.train.estimate import DEVICES, estimate
@@ -19,7 +18,7 @@ MACHINES = (("rtx4090", 1, 1), ("a100", 1, 1), ("a100", 8, 1), ("a100", 8, 2), (
 
 def main() -> int:
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(between(text, "estimates", table()), encoding="utf-8")
+    PAGE.write_text(report.between(text, "estimates", table()), encoding="utf-8")
     return 0
 
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-import report
+from common import report
 
 from hifispeech.evaluate.metrics import MEASURES
 from hifispeech.evaluate.runner import DEFAULT_RATES, Options, evaluate

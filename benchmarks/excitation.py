@@ -11,13 +11,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import report
+from common import report
 
 from hifispeech import Upscaler, read
 from hifispeech.audio.excitation import NOISE_FRAMES, low_scatter_noise, noise_frames, wrapped_spectra
 from hifispeech.audio.resample import resample
 from hifispeech.audio.spectral import stft
-from hifispeech.infer import backends
+from hifispeech.infer import onnx
 
 RATE = 48000
 FRAMES = (512, 1024, 2048, 4096)
@@ -34,7 +34,7 @@ def main() -> None:
     rows = []
     for rate in args.rates:
         for name, table in tables.items():
-            backends.noise_frames = lambda table=table: table  # type: ignore[assignment]
+            onnx.noise_frames = lambda table=table: table  # type: ignore[assignment]
             upscaler = Upscaler(args.model, threads=1)
             found = np.mean([scores(upscaler, path, rate, args.visqol) for path in clips], axis=0)
             rows.append([f"{rate // 1000} kHz", name, *(f"{value:.3f}" for value in found)])
@@ -82,7 +82,7 @@ def scores(upscaler: Upscaler, path: Path, rate: int, visqol: bool) -> list[floa
     made = np.pad(made, (0, max(0, len(truth) - len(made))))[: len(truth)]
     values = [distance(truth, made, 2048, 0.0), *(distance(truth, made, n, rate / 2) for n in FRAMES)]
     if visqol:
-        from hifispeech.evaluate import perceptual
+        from hifispeech.evaluate.metrics import perceptual
 
         values.append(perceptual.visqol(truth, made))
     return values

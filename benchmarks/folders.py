@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import report
 import soundfile
+from common import report
 
 SPEECH = report.ROOT / "tests" / "data" / "speech_48k.flac"
 RATE = 16000

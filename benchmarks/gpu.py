@@ -22,8 +22,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import report
 import torch
+from common import report
 
 GOAL = 5000  # times real time, in batch, on an H200
 AUDIO_LIBRARIES = ("soxr", "soundfile", "av")
@@ -125,7 +125,7 @@ def narrow_noise(seconds: float, seed: int, rate: int = RATE) -> np.ndarray:
 
 def measure(precision: str, compiled: bool, args: argparse.Namespace) -> list[Figure]:
     """Every batch size in one way, the largest first; a size that fails does not stop the others."""
-    from hifispeech.infer.batched import BatchUpscaler
+    from hifispeech.infer.batch.upscaler import BatchUpscaler
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     upscaler = BatchUpscaler(args.model, device, precision=precision, compiled=compiled)  # type: ignore[arg-type]
@@ -141,9 +141,9 @@ def measure(precision: str, compiled: bool, args: argparse.Namespace) -> list[Fi
 
 
 def one_size(upscaler, size: int, precision: str, compiled: bool, args: argparse.Namespace) -> Figure:  # type: ignore[no-untyped-def]
-    from hifispeech.infer.batched_network import CHUNK_FRAMES
-    from hifispeech.infer.batched_rows import Chunk, Row
-    from hifispeech.infer.generator import EdgeTrack
+    from hifispeech.infer.batch.network import CHUNK_FRAMES
+    from hifispeech.infer.batch.rows import Chunk, Row
+    from hifispeech.infer.frames import EdgeTrack
 
     network = upscaler.network
     edges = EdgeTrack((0,), (CUTOFF_BIN,), (CUTOFF_BIN,))
@@ -218,10 +218,10 @@ def figures_table(figures: Sequence[Figure], args: argparse.Namespace) -> list[s
 def sequential_and_differences(args: argparse.Namespace) -> list[str]:
     """ONNX Runtime on the CPU for comparison, and how far the batch's numbers are from its numbers."""
     from hifispeech.audio.spectral import stft
-    from hifispeech.infer.backends import FrameModel
-    from hifispeech.infer.batched import BatchUpscaler
-    from hifispeech.infer.batched_rows import Row
-    from hifispeech.infer.generator import EdgeTrack, Generator
+    from hifispeech.infer.batch.rows import Row
+    from hifispeech.infer.batch.upscaler import BatchUpscaler
+    from hifispeech.infer.frames import EdgeTrack, Generator
+    from hifispeech.infer.onnx import FrameModel
 
     signal = narrow_noise(min(args.seconds, 10.0), args.seed + 1)
     edges = EdgeTrack((0,), (CUTOFF_BIN,), (CUTOFF_BIN,))
@@ -255,7 +255,7 @@ def sequential_and_differences(args: argparse.Namespace) -> list[str]:
 def end_to_end(args: argparse.Namespace) -> list[str]:
     """Arrays at 16 kHz to arrays at 48 kHz, resampling and measuring included, against the `Upscaler`."""
     from hifispeech import Upscaler
-    from hifispeech.infer.batched import BatchUpscaler
+    from hifispeech.infer.batch.upscaler import BatchUpscaler
 
     size = max(args.batch_sizes)
     clip = narrow_noise(args.seconds, args.seed + 2, RATE_IN)

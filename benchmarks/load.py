@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
-from report import ROOT, provenance, table, write_page
+from common.report import ROOT, provenance, table, write_page
 
 import hifispeech
 

@@ -24,13 +24,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import report
 import torch
-from speed import session, speech
+from common import report
+from common.paper import randomise
+from common.timing import session, speech
 
 from hifispeech.audio.resample import resample
 from hifispeech.evaluate.metrics import lsd
-from hifispeech.infer.waveform import level_gain
+from hifispeech.infer.windows import level_gain
 from hifispeech.models.conv import plain_layers
 from hifispeech.models.hifisr import HIFISR_CONFIGS, HiFiSR, export_onnx, load_hifisr
 from hifispeech.models.hifisr.fast_conv import speed_up
@@ -136,14 +137,6 @@ def network(args: argparse.Namespace) -> HiFiSR:
         return load_hifisr(args.model)
     torch.manual_seed(args.seed)
     return randomise(HiFiSR(HIFISR_CONFIGS[args.size]()).eval())
-
-
-def randomise(model: HiFiSR) -> HiFiSR:
-    """Make the level stay from layer to layer, in place."""
-    for name, value in model.named_parameters():
-        if name.endswith("original0"):  # the gain of weight norm, next to nothing at the start of a training
-            value.data.fill_(0.8)
-    return model
 
 
 def make(name: str, args: argparse.Namespace, audio: np.ndarray, folder: Path) -> Run:

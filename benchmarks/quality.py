@@ -17,15 +17,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import report
+from common import report
 
 from hifispeech import Upscaler, read
-from hifispeech.evaluate import baselines, plots
 from hifispeech.evaluate.lowrate import low_rate
+from hifispeech.evaluate.report import plots
 from hifispeech.evaluate.results import Row, read_rows
 from hifispeech.evaluate.runner import DEFAULT_RATES, Options, evaluate
 from hifispeech.evaluate.summary import Summary
-from hifispeech.evaluate.systems import parse_systems
+from hifispeech.evaluate.systems import baselines, parse_systems
 
 SYSTEMS = ("fast", "resample", "mirror", "mirror12")
 VALUES = ("lsd", "lsd_low", "lsd_high", "lsd_p2", "visqol")

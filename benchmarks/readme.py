@@ -8,7 +8,7 @@ import re
 import sys
 from collections import defaultdict
 
-import report
+from common import report
 
 PAGES = report.ROOT / "docs" / "benchmarks"
 SYSTEMS = {"fast": "hifispeech", "resample": "plain resampling", "mirror": "spectral mirroring"}
@@ -17,28 +17,17 @@ SYSTEMS = {"fast": "hifispeech", "resample": "plain resampling", "mirror": "spec
 def main() -> int:
     readme = report.ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    text = between(text, "picture", ["![Input, output and truth](docs/benchmarks/quality-fricatives.png)"])
-    text = between(text, "quality", quality())
-    text = between(text, "speed", speed())
+    text = report.between(
+        text, "picture", ["![Input, output and truth](docs/benchmarks/quality-fricatives.png)"]
+    )
+    text = report.between(text, "quality", quality())
+    text = report.between(text, "speed", speed())
     readme.write_text(text, encoding="utf-8")
     card = report.ROOT / "src" / "hifispeech" / "weights" / "fast.md"
-    card.write_text(between(card.read_text(encoding="utf-8"), "quality", quality()[:-2]), encoding="utf-8")
-    return 0
-
-
-def between(text: str, name: str, lines: list[str]) -> str:
-    """Replace what stands between the markers of `name`.
-
-    Raises:
-        ValueError: if the README has no such markers.
-    """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    if begin not in text or end not in text:
-        raise ValueError(f"README.md has no {begin} ... {end}; put the markers back")
-    body = "\n".join(lines)
-    return re.sub(
-        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{body}\n{end}", text, flags=re.S
+    card.write_text(
+        report.between(card.read_text(encoding="utf-8"), "quality", quality()[:-2]), encoding="utf-8"
     )
+    return 0
 
 
 def quality() -> list[str]:

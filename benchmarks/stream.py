@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import report
 import soxr
+from common import report
 
 import hifispeech
 from hifispeech.audio.resample import pass_and_half_share, resample
 from hifispeech.audio.resample_fir import reach
-from hifispeech.infer.backends import FrameModel
-from hifispeech.infer.stream import Stream
-from hifispeech.infer.stream_bandwidth import BandwidthFollower
+from hifispeech.infer.live.follower import BandwidthFollower
+from hifispeech.infer.live.stream import Stream
+from hifispeech.infer.onnx import FrameModel
 
 RATE = 48000
 BLOCK_S = 0.01
@@ -229,7 +229,7 @@ def memory(model: FrameModel, hours: float) -> list[str]:
         "",
         "Memory of this process in MB (10^6 bytes), Python and libraries included, while a call is streamed,",
         "three seconds of speech in every ten minutes. Buffers of fixed size are all that a stream holds",
-        "(`tests/infer/test_stream.py::test_memory_is_constant_over_time`).",
+        "(`tests/infer/live/test_stream.py::test_memory_is_constant_over_time`).",
         "",
         *report.table(["streamed", "MB"], rows),
     ]

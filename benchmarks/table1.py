@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import report
+from common import report
 from matplotlib.figure import Figure
 
-from hifispeech.evaluate import plots
+from hifispeech.evaluate.report import plots
 from hifispeech.evaluate.runner import Options, evaluate
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems import System, parse_systems

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 import torch
+from common import report
 from lightning_fabric import Fabric
 
+from hifispeech.datasets.shards import AUDIO_FILE, CLIPS_FILE, SAMPLE_RATE, Shards
 from hifispeech.models.conv import plain_layers
 from hifispeech.train.config import FastTrainConfig, TrainConfig, load
-from hifispeech.train.dataset import AUDIO_FILE, CLIPS_FILE, SAMPLE_RATE, Shards
 from hifispeech.train.estimate import estimate, measured_device
 from hifispeech.train.run import make_task
 from hifispeech.train.trainer import Trainer

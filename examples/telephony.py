@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 import hifispeech
-from hifispeech.infer.stream import Stream
-from hifispeech.infer.stream_pcm import PcmDecoder
+from hifispeech.audio.io.pcm import PcmDecoder
+from hifispeech.infer.live.stream import Stream
 
 RATE = 8000
 PACKET = 160  # samples: 20 ms

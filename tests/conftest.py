@@ -161,6 +161,26 @@ def synthetic_speech() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, synthetic_speech: Callable[..., np.ndarray]) -> Path:
+    """Three speakers with two clips of a second each, written in the format of `prepare`."""
+    from hifispeech.datasets.shards import AUDIO_FILE, CLIPS_FILE
+
+    folder = tmp_path_factory.mktemp("shards")
+    clips, parts, offset = [], [], 0
+    for number, (speaker, split) in enumerate((("a", "train"), ("b", "train"), ("c", "valid"))):
+        for take in range(2):
+            samples = np.round(synthetic_speech(1.0, seed=10 * number + take) * 32767).astype("<i2")
+            clip = {"offset": offset, "length": len(samples), "split": split, "source": "synthetic"}
+            clip |= {"speaker": speaker, "licence": "CC0", "bandwidth_hz": 24000.0, "lossless": True}
+            clips.append(clip)
+            parts.append(samples)
+            offset += len(samples)
+    (folder / AUDIO_FILE).write_bytes(np.concatenate(parts).tobytes())
+    (folder / CLIPS_FILE).write_text(json.dumps(clips))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def repo_dir() -> Path:
     """The root of the checkout."""
     return ROOT
@@ -268,10 +288,10 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders are worked on here, not in processes, which take seconds to start."""
-    from hifispeech.infer import folder, workers
+    from hifispeech.runs import folder, processes
 
     def run_here(setup: Any, tasks: Any, _: int) -> Iterator[Any]:
         handler = setup()
-        return (workers.Finished(task, handler(task, lambda share: None)) for task in tasks)
+        return (processes.Finished(task, handler(task, lambda share: None)) for task in tasks)
 
     monkeypatch.setattr(folder, "run_tasks", run_here)

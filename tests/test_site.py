@@ -30,9 +30,9 @@ RUN_BY = {
     "docs/streaming.md": "tests/cli/test_stream.py",
     "docs/serving.md": "tests/serve/test_serving_docs.py",
     "docs/evaluation.md": "tests/evaluate/test_documents.py",
-    "docs/listening.md": "tests/evaluate/listening/test_document.py",
+    "docs/listening.md": "tests/listening/test_document.py",
     "docs/training.md": "tests/train/test_commands.py",
-    "docs/benchmarks/gpu.md": "tests/infer/test_batched.py",
+    "docs/benchmarks/gpu.md": "tests/infer/batch/test_upscaler.py",
     **{f"docs/{page}.md": "tests/test_site.py" for page in PAGES},
 }
 REASON = re.compile(r"not run: .*\b(?:needs|installs|takes|does not end)\b")

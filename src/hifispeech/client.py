@@ -242,7 +242,7 @@ class Client:
 
 
 class LiveStream:
-    """`WS /v1/stream` as a `hifispeech.infer.stream.Stream`: push blocks, get blocks at 48 kHz.
+    """`WS /v1/stream` as a `hifispeech.infer.live.stream.Stream`: push blocks, get blocks at 48 kHz.
 
     What a push returns is what has arrived by then; all of it has after `flush`.
     """

@@ -17,9 +17,9 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from hifispeech.audio.io.pcm import INPUT_FORMATS, PcmDecoder, encode, g711_levels
 from hifispeech.cli import app
-from hifispeech.infer.stream import Stream
-from hifispeech.infer.stream_pcm import INPUT_FORMATS, PcmDecoder, encode, g711_levels
+from hifispeech.infer.live.stream import Stream
 
 PROGRAM = [sys.executable, "-m", "hifispeech", "stream"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hifispeech import read, write
-from hifispeech.evaluate import baselines, lowrate, metrics
+from hifispeech.evaluate import lowrate, metrics
 from hifispeech.evaluate.sets import PRESETS
-from hifispeech.evaluate.systems import BASELINES
+from hifispeech.evaluate.systems import BASELINES, baselines
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")

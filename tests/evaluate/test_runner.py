@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from hifispeech import read, write
 from hifispeech.cli import app
-from hifispeech.evaluate import baselines, metrics
+from hifispeech.evaluate import metrics
 from hifispeech.evaluate.lowrate import low_rate
 from hifispeech.evaluate.results import Row, read_rows
 from hifispeech.evaluate.score import Job, Settings, score_clip
 from hifispeech.evaluate.sets import Clip
-from hifispeech.evaluate.systems import parse_systems
+from hifispeech.evaluate.systems import baselines, parse_systems
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")

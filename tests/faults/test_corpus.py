@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import hifispeech
-from hifispeech.infer.manifest import file_sha256, read_manifest
+from hifispeech.runs.manifest import file_sha256, read_manifest
 
 pytest.importorskip("ray", reason="needs the extra dist")
 

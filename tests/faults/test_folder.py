@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from hifispeech.infer.folder import SCRATCH, upscale_folder
-from hifispeech.infer.manifest import NAME, read_manifest
+from hifispeech.runs.folder import SCRATCH, upscale_folder
+from hifispeech.runs.manifest import NAME, read_manifest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -27,7 +27,7 @@ import os, signal, sys
 from hifispeech.cli import main
 
 end = count = 0
-parts = ("infer/folder.py", "infer/manifest.py")
+parts = ("runs/folder.py", "runs/manifest.py")
 
 def trace(frame, event, argument):
     global count

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hifispeech.audio import io
-from hifispeech.audio.source import AudioInfo
+from hifispeech.audio.io.sndfile import AudioInfo
 from hifispeech.errors import AudioError
 
 RUN = Path(__file__).parent / "fuzz" / "run.py"
@@ -102,7 +102,7 @@ def test_stream_that_begins_mid_file_is_stepped_over(speech_clip: Path) -> None:
     """Found by fuzzing: a Flash file in whose midst PyAV met a packet of a stream it had no entry for."""
     import av
 
-    from hifispeech.audio.ffmpeg import _Decoder
+    from hifispeech.audio.io.ffmpeg import _Decoder
 
     with av.open(str(speech_clip)) as real:
         packets = real.demux(real.streams.audio[0])

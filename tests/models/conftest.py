@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hifispeech.models.convert import load_clearvoice, our_names
 from hifispeech.models.hifisr import DecoderConfig, EncoderConfig, HiFiSR, HiFiSRConfig, hifisr_paper
+from hifispeech.models.hifisr.convert import load_clearvoice, our_names
 from hifispeech.models.hifisr.encoder import Rotary, SinusoidalPosition
 
 RELEASE = Path(__file__).resolve().parents[1] / "data" / "release"

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from hifispeech.models.conv import Conv1d, ConvTranspose1d, plain_layers
 from hifispeech.models.hifisr.decoder import Snake
-from hifispeech.train.discriminators import Discriminators, small_discriminators
+from hifispeech.train.losses.discriminators import Discriminators, small_discriminators
 
 
 def results(layer: nn.Module, x: Tensor) -> list[Tensor]:

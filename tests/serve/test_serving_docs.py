@@ -49,7 +49,7 @@ def test_every_option_is_listed_with_its_default(text: str) -> None:
 
 
 def test_every_error_code_is_listed(text: str, repo_dir: Path) -> None:
-    source = "".join(path.read_text() for path in (repo_dir / "src/hifispeech/serve").glob("*.py"))
+    source = "".join(path.read_text() for path in (repo_dir / "src/hifispeech/serve").rglob("*.py"))
     raised = re.findall(r"ApiError\(\s*(\d{3}),\s*\"(\w+)\"", source)
     assert len(raised) > 10
     for status, code in raised:

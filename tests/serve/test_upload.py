@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from starlette.requests import Request
 
-from hifispeech.serve.audio_routes import attachment
 from hifispeech.serve.errors import ApiError
+from hifispeech.serve.routes.audio import attachment
 from hifispeech.serve.upload import Upload, receive, safe_name
 
 LIMIT = 5000

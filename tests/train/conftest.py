@@ -1,40 +1,14 @@
-"""A tiny prepared data set and tiny configurations, so that the trainer's tests take seconds."""
+"""Tiny configurations, so that the trainer's tests take seconds."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
 import pytest
 from lightning_fabric import Fabric
 
-from hifispeech.models.fast import FastConfig
+from hifispeech.models.fast.config import FastConfig
 from hifispeech.models.hifisr import DecoderConfig, EncoderConfig, HiFiSRConfig, MelConfig
 from hifispeech.train.config import FastTrainConfig, GanOptimiserConfig, HiFiSRTrainConfig, OptimiserConfig
-from hifispeech.train.dataset import AUDIO_FILE, CLIPS_FILE
-from hifispeech.train.discriminators import DiscriminatorsConfig, MBDConfig, MPDConfig, MSDConfig
-from hifispeech.train.gan_losses import GanLossConfig, MelLossConfig
+from hifispeech.train.losses.adversarial import GanLossConfig, MelLossConfig
+from hifispeech.train.losses.discriminators import DiscriminatorsConfig, MBDConfig, MPDConfig, MSDConfig
 from hifispeech.train.simulate import SimulateConfig
-
-SPEAKERS = (("a", "train"), ("b", "train"), ("c", "valid"))
-
-
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory, synthetic_speech: Callable[..., np.ndarray]) -> Path:
-    """Three speakers with two clips of a second each, written in the format of `prepare`."""
-    folder = tmp_path_factory.mktemp("shards")
-    clips, parts, offset = [], [], 0
-    for number, (speaker, split) in enumerate(SPEAKERS):
-        for take in range(2):
-            samples = np.round(synthetic_speech(1.0, seed=10 * number + take) * 32767).astype("<i2")
-            clip = {"offset": offset, "length": len(samples), "split": split, "source": "synthetic"}
-            clip |= {"speaker": speaker, "licence": "CC0", "bandwidth_hz": 24000.0, "lossless": True}
-            clips.append(clip)
-            parts.append(samples)
-            offset += len(samples)
-    (folder / AUDIO_FILE).write_bytes(np.concatenate(parts).tobytes())
-    (folder / CLIPS_FILE).write_text(json.dumps(clips))
-    return folder
 
 
 @pytest.fixture(scope="session")

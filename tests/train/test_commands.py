@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from hifispeech.cli import app
 from hifispeech.cli.common import needs_extra
-from hifispeech.cli.train import EXTRA, RANKS, training_display
+from hifispeech.cli.progress import RANKS, training_display
+from hifispeech.cli.train import EXTRA
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.train.checkpoint import LAST
 from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig

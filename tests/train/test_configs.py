@@ -7,12 +7,12 @@ import torch
 import yaml
 
 from hifispeech.models.artefact import config_to_dict
-from hifispeech.models.fast import FastModel
+from hifispeech.models.fast.model import FastModel
 from hifispeech.models.hifisr import HiFiSR, count_parameters, hifisr_paper, hifisr_small
 from hifispeech.train.checkpoint import find_weights
 from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, HiFiSRTrainConfig, load, parse
-from hifispeech.train.discriminators import Discriminators, small_discriminators
-from hifispeech.train.gan_losses import GeneratorLoss
+from hifispeech.train.losses.adversarial import GeneratorLoss
+from hifispeech.train.losses.discriminators import Discriminators, small_discriminators
 from hifispeech.train.run import with_changes
 from hifispeech.train.trainer import learning_rate
 

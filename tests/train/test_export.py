@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from hifispeech.errors import ModelError
-from hifispeech.infer.backends import FrameModel
-from hifispeech.models.artefact import config_to_dict, save_artefact
-from hifispeech.models.fast import FastConfig, FastModel
-from hifispeech.train.checkpoint import Weights, find_weights
-from hifispeech.train.export import STATE_PREFIX, export
+from hifispeech.infer.onnx import FrameModel
+from hifispeech.models.artefact import Weights, config_to_dict, save_artefact
+from hifispeech.models.fast.config import FastConfig
+from hifispeech.models.fast.export import STATE_PREFIX
+from hifispeech.models.fast.model import FastModel
+from hifispeech.train.checkpoint import find_weights
+from hifispeech.train.export import export
 
 CONFIG = FastConfig(channels=16, blocks=2, memory_frames=(3.0, 50.0))
 

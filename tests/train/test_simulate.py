@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hifispeech.models.fast import power_of
+from hifispeech.models.fast.model import power_of
 from hifispeech.train.simulate import Batch, RowDraws, SimulateConfig, Simulator, noise_table, planes
 
 PLAIN = SimulateConfig(denoise=0.0, equalise=0.0, floor=0.0, input_noise=0.0, switch=0.0, codec=0.0)

@@ -18,15 +18,15 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from hifispeech.datasets.shards import Shards
 from hifispeech.errors import HifispeechError, ModelError
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.models.hifisr import HiFiSR, save_hifisr
 from hifispeech.train.checkpoint import BEST, LAST, find_weights
 from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig, OptimiserConfig
-from hifispeech.train.dataset import Shards
-from hifispeech.train.fast_task import FastTask
-from hifispeech.train.gan_task import ADVERSARY, HiFiSRTask
 from hifispeech.train.monitor import LOG_FILE, Monitor, spectrogram_picture
+from hifispeech.train.tasks.fast import FastTask
+from hifispeech.train.tasks.hifisr import ADVERSARY, HiFiSRTask
 from hifispeech.train.trainer import DivergedError, Limits, Trainer, learning_rate
 
 Config = FastTrainConfig | HiFiSRTrainConfig

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from .spectral import N_FFT
+from hifispeech.audio.spectral import N_FFT
 
 WIDTH_BINS = (
     4  # one main lobe of the Hann window: narrower would ring, wider would dig a notch under a brick wall

@@ -13,7 +13,7 @@ from importlib.resources import as_file, files
 import numpy as np
 import numpy.typing as npt
 
-from .spectral import HOP, N_FFT, hann, overlap_add
+from hifispeech.audio.spectral import HOP, N_FFT, hann, overlap_add
 
 NOISE_FRAMES = 1024
 NOISE_SEED = 20501

@@ -1,5 +1,5 @@
 """The `hifispeech` command line program: `program` is the root, one module for each group of subcommands."""
 
-from .program import app, main
+from hifispeech.cli.program import app, main
 
 __all__ = ["app", "main"]

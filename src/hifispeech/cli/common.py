@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from hifispeech.cli.output import print_error
+from hifispeech.cli.console import print_error
 from hifispeech.errors import USER_ERRORS
 
 Arguments = ParamSpec("Arguments")

@@ -22,11 +22,11 @@ from hifispeech.cli.common import (
     needs_extra,
     parse_cutoff,
 )
-from hifispeech.cli.train import counting
+from hifispeech.cli.progress import counting
 
 if TYPE_CHECKING:
-    from hifispeech.infer.corpus import CorpusSummary
-    from hifispeech.infer.corpus_worker import Row
+    from hifispeech.runs.corpus.run import CorpusSummary
+    from hifispeech.runs.corpus.worker import Row
 
 EXTRA = {"ray", "fsspec", "pyarrow"}
 LISTED = 20  # failures shown at the end; the manifest has all
@@ -104,7 +104,7 @@ def corpus(
 
       hifispeech corpus files.parquet -o upscaled/ --device cuda --threads 8
     """
-    from hifispeech.infer.corpus import Machines, run_corpus
+    from hifispeech.runs.corpus.run import Machines, run_corpus
 
     options: dict[str, Any] = {"encoding": encoding, "cutoff_hz": parse_cutoff(cutoff), "peak": peak}
     machines = Machines(cluster, workers, device, threads)
@@ -144,7 +144,7 @@ def _print_summary(summary: "CorpusSummary", seconds: float) -> None:
 
 
 def _print_failures(summary: "CorpusSummary", output: str) -> None:
-    from hifispeech.infer.manifest import NAME
+    from hifispeech.runs.manifest import NAME
 
     for _, message in summary.errors[:LISTED]:
         typer.echo(f"hifispeech: {message}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hifispeech.cli.common import EXIT_CODES, Debug, Force, Quiet, needs_extra, show_warnings
-from hifispeech.cli.train import counting
+from hifispeech.cli.progress import counting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,7 +210,7 @@ def report(
 
       hifispeech report results -o report.html
     """
-    from hifispeech.evaluate.report import write_report
+    from hifispeech.evaluate.report.page import write_report
 
     size = write_report(results, output, codec=audio.value, force=force)
     typer.echo(f"{output}: {size / 1e6:.1f} MB")
@@ -248,7 +248,7 @@ def plot(
       hifispeech plot bars results -o visqol.png --value visqol
     """
     from hifispeech.errors import AudioError
-    from hifispeech.evaluate import plots
+    from hifispeech.evaluate.report import plots
 
     output = output or Path(f"{kind.value}.png")
     if output.suffix.lower() not in plots.FORMATS:
@@ -263,8 +263,8 @@ def plot(
 
 
 def _figure(kind: Picture, inputs: list[Path], value: str) -> "Figure":
-    from hifispeech.audio.io import open_reader
-    from hifispeech.evaluate import figures, plots
+    from hifispeech.audio.io.reader import open_reader
+    from hifispeech.evaluate.report import figures, plots
 
     if kind is Picture.BARS or kind is Picture.SPEED:
         from hifispeech.evaluate.runner import load

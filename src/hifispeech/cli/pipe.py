@@ -27,7 +27,7 @@ def plan(inputs: list[Path], output: Path | None, file_type: str | None) -> list
     Raises:
         typer.BadParameter: `-` beside other inputs or for a folder, or standard output is a terminal.
     """
-    from hifispeech.infer.batch import plan_outputs
+    from hifispeech.paths import plan_outputs
 
     if STREAM not in (*inputs, output):
         return plan_outputs(inputs, output, file_type)

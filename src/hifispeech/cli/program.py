@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 import hifispeech
-from hifispeech.cli import abx, corpus, evaluate, files, serve, stream, train
+from hifispeech.cli import corpus, evaluate, listen, serve, stream, train
+from hifispeech.cli import upscale as runs
 from hifispeech.cli.common import (
     EXIT_CODES,
     Cutoff,
@@ -37,7 +38,7 @@ from hifispeech.cli.common import (
     parse_cutoff,
     show_warnings,
 )
-from hifispeech.cli.output import print_inspection, print_table
+from hifispeech.cli.console import print_inspection, print_table
 from hifispeech.cli.pipe import STREAM, local_files, plan
 
 app = typer.Typer(
@@ -125,10 +126,10 @@ def upscale(
     cutoff_hz = parse_cutoff(cutoff)
     show_warnings(not quiet)
     common = {"encoding": encoding, "cutoff_hz": cutoff_hz, "peak": peak, "force": force}
-    shown = files.Shown(quiet=quiet, as_json=as_json, debug=debug)
-    if files.is_folder_run(inputs, output):
+    shown = runs.Shown(quiet=quiet, as_json=as_json, debug=debug)
+    if runs.is_folder_run(inputs, output):
         choice = {"file_type": file_type, "model": model, "device": device, "threads": threads or 1}
-        files.upscale_folder(inputs, output, shown, workers=workers, resume=resume, **choice, **common)
+        runs.upscale_folder(inputs, output, shown, workers=workers, resume=resume, **choice, **common)
         return
     if workers is not None or resume:
         raise typer.BadParameter(
@@ -137,7 +138,7 @@ def upscale(
         )
     jobs = plan(inputs, output, file_type)
     upscaler = hifispeech.Upscaler(model, device, threads=threads)
-    files.upscale_each(upscaler, jobs, output, file_type, shown, **common)
+    runs.upscale_each(upscaler, jobs, output, file_type, shown, **common)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -167,7 +168,7 @@ def inspect(
 
       hifispeech inspect recordings/ --json > report.jsonl
     """
-    from hifispeech.infer.batch import list_audio
+    from hifispeech.paths import list_audio
 
     show_warnings(True)
     if STREAM in inputs and len(inputs) > 1:
@@ -193,7 +194,7 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
 
       hifispeech models --json
     """
-    from hifispeech.infer.backends import packaged_cards
+    from hifispeech.weights.packaged import packaged_cards
 
     for name, card in packaged_cards():
         if as_json:
@@ -202,7 +203,7 @@ def models(as_json: Json = False, debug: Debug = False) -> None:
             print_table(name, {key.replace("_", " "): card[key] for key in card if key != "data"})
 
 
-app.add_typer(abx.app)
+app.add_typer(listen.app)
 app.add_typer(corpus.app)
 app.add_typer(evaluate.app)
 app.add_typer(serve.app)
@@ -210,8 +211,8 @@ app.add_typer(stream.app)
 app.add_typer(train.app)
 
 
-def _plot(found: hifispeech.Inspection, file: Path, target: Path) -> None:
-    from hifispeech.evaluate.plots import save_figure, spectrogram_figure
+def _plot(found: "hifispeech.Inspection", file: Path, target: Path) -> None:
+    from hifispeech.evaluate.report.plots import save_figure, spectrogram_figure
 
     audio, sample_rate = hifispeech.read(file)
     figure = spectrogram_figure(

@@ -124,7 +124,7 @@ def serve(
 
 def _settings(flags: dict[str, Any]) -> "Settings":
     """What the flags say; those that are called like a field of `Settings` are that field."""
-    from hifispeech.infer.folder import available_cores
+    from hifispeech.runs.folder import available_cores
     from hifispeech.serve.settings import Settings, read_keys
 
     hosts = tuple(flags["allowed_host"] or ())

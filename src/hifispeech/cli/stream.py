@@ -59,7 +59,7 @@ def stream(
     """
     cutoff_hz = parse_cutoff(cutoff)
     show_warnings(True)
-    from hifispeech.infer.stream import Stream
+    from hifispeech.infer.live.stream import Stream
 
     live = Stream(rate, channels, model, cutoff_hz=cutoff_hz)  # before the microphone: it takes a while
     with ExitStack() as stack:
@@ -77,7 +77,7 @@ def _standard_input(sample_format: str, channels: int) -> "Iterator[Block]":
 
 
 def _read(sample_format: str, channels: int) -> "Iterator[Block]":
-    from hifispeech.infer.stream_pcm import PcmDecoder
+    from hifispeech.audio.io.pcm import PcmDecoder
 
     decoder = PcmDecoder(sample_format, channels)
     is_first = True
@@ -94,7 +94,7 @@ def _read(sample_format: str, channels: int) -> "Iterator[Block]":
 
 
 def _standard_output(sample_format: str) -> "Callable[[Block], None]":
-    from hifispeech.infer.stream_pcm import encode
+    from hifispeech.audio.io.pcm import encode
 
     check_stream(sys.stdout, STDOUT, EXAMPLE)
 
@@ -115,7 +115,7 @@ def _standard_output(sample_format: str) -> "Callable[[Block], None]":
 
 def _microphone(stack: ExitStack, rate: int, channels: int) -> "Iterator[Block]":
     """Blocks until Ctrl-C, which lets the rest come out before the program ends."""
-    from hifispeech.infer.stream_live import Microphone
+    from hifispeech.infer.live.devices import Microphone
 
     microphone = stack.enter_context(closing(Microphone(rate, channels)))
     before = signal.signal(signal.SIGINT, lambda number, frame: microphone.stop())
@@ -124,6 +124,6 @@ def _microphone(stack: ExitStack, rate: int, channels: int) -> "Iterator[Block]"
 
 
 def _speaker(stack: ExitStack, channels: int) -> "Callable[[Block], None]":
-    from hifispeech.infer.stream_live import Speaker
+    from hifispeech.infer.live.devices import Speaker
 
     return stack.enter_context(closing(Speaker(channels))).write

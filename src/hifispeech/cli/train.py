@@ -6,9 +6,6 @@ PyTorch and its friends are imported inside the functions; where they are missin
 
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from hifispeech.cli.common import needs_extra
+from hifispeech.cli.progress import counting, training_display
 
 EXTRA = {"torch", "lightning_fabric", "safetensors", "tensorboard", "yaml", "scipy", "onnx", "onnxscript"}
 
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # not 0 in the second and later processes of a run
 
 app = typer.Typer()
 
@@ -88,9 +85,9 @@ def prepare(
 
       hifispeech prepare recordings/ -o dataset --licence "CC BY 4.0" --keep-narrow
     """
-    from hifispeech.train import layouts
-    from hifispeech.train.prepare import Options
-    from hifispeech.train.prepare import prepare as run
+    from hifispeech.datasets import corpora
+    from hifispeech.datasets.prepare import Options
+    from hifispeech.datasets.prepare import prepare as run
 
     if keep_narrow and min_bandwidth is not None:
         raise typer.BadParameter("excludes --min-bandwidth; pass one of them", param_hint="'--keep-narrow'")
@@ -101,12 +98,12 @@ def prepare(
     if not folders and manifest is None:
         raise typer.BadParameter("pass at least one folder, or --manifest", param_hint="'DIR'")
     if manifest:
-        sources = layouts.sources_of_manifest(manifest, licence, folders or [])
+        sources = corpora.sources_of_manifest(manifest, licence, folders or [])
     else:
         sources = [
             source
             for folder in folders or []
-            for source in layouts.sources_in(folder, preset, pattern, licence, output)
+            for source in corpora.sources_in(folder, preset, pattern, licence, output)
         ]
     limit_hz = 0.0 if keep_narrow else min_bandwidth
     options = Options(trim=trim) if limit_hz is None else Options(limit_hz, trim)
@@ -249,9 +246,9 @@ def export(
 
       hifispeech export runs/fast/best.safetensors -o mine.onnx
     """
+    from hifispeech.datasets.shards import Shards
     from hifispeech.train.checkpoint import find_weights
     from hifispeech.train.config import load
-    from hifispeech.train.dataset import Shards
     from hifispeech.train.export import export as run
 
     weights = find_weights(checkpoint, load(config) if config else None)
@@ -283,70 +280,8 @@ def convert(
 
       hifispeech convert clearvoice MossFormer2_SR_48K -o hifisr-paper.safetensors
     """
-    from hifispeech.models.convert import convert_clearvoice
+    from hifispeech.models.hifisr.convert import convert_clearvoice
 
     assert release is Release.CLEARVOICE
     checksum = convert_clearvoice(directory, output, force=force)
     typer.echo(f"{directory} -> {output}: sha256 {checksum}")
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar over a number of things with the time left, on terminals only."""
-    with _bar() as bar:
-        if bar is None:
-            yield None
-            return
-        task = bar.add_task(what, total=None, note="")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def training_display() -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[int, Any], None]]]:
-    """A bar with steps/s, time left and the loss on terminals, else a line per report; none in a copy."""
-    if any(os.environ.get(name, "0") != "0" for name in RANKS):
-        yield None, _print_report
-        return
-    with _bar() as bar:
-        if bar is None:
-            yield None, _print_report
-            return
-        task = bar.add_task("step", total=None, note="")
-        note = {"loss": "", "speed": "", "valid": ""}
-
-        def on_report(step: int, values: dict[str, float]) -> None:
-            if "loss" in values:
-                note["loss"] = f"loss {values['loss']:.3f}"
-            if "steps_per_s" in values:
-                note["speed"] = f"{values['steps_per_s']:.2f} steps/s"
-            scores = [value for key, value in values.items() if key.startswith("valid/")]
-            if scores:
-                note["valid"] = f"valid {scores[-1]:.3f}"
-            bar.update(task, note=" ".join(text for text in note.values() if text))
-
-        yield lambda step, end: bar.update(task, completed=step, total=end), on_report
-
-
-def _print_report(step: int, values: dict[str, float]) -> None:
-    words = [f"{key} {value:.4g}" for key, value in values.items()]
-    typer.echo(f"step {step}: {', '.join(words)}", err=True)
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """A rich progress bar on stderr, or None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield bar

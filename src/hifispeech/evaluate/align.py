@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import AudioError
-from .metrics import Array, Float64
+from hifispeech.errors import AudioError
+from hifispeech.evaluate.metrics.pairs import Array, Float64
 
 MAX_DELAY_S = 0.5
 MIN_CORRELATION = 0.3  # wrong pairs of RAVDESS clips stay below 0.2

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..infer.workers import Finished, run_tasks
-from . import lowrate, systems
-from .score import FAILURES, Job, read_truth
-from .systems import System
+from hifispeech.evaluate import lowrate, systems
+from hifispeech.evaluate.score import FAILURES, Job, read_truth
+from hifispeech.evaluate.systems import System
+from hifispeech.runs.processes import Finished, run_tasks
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ All keep length and timing: `round(time * rate / 48000)` samples at the input ra
 import numpy as np
 import numpy.typing as npt
 
-from ..audio.degrade import DegradeSpec, apply
-from ..audio.resample import resample
-from ..audio.spectral import N_FFT, istft, stft
+from hifispeech.audio.degrade.filters import DegradeSpec, apply
+from hifispeech.audio.resample import resample
+from hifispeech.audio.spectral import N_FFT, istft, stft
 
 RATE = 48000
 _ORDER = 8  # of the recursive filters, as in ssr_eval

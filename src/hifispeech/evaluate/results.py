@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import AudioError
+from hifispeech.errors import AudioError
 
 KEYS = ("set", "file", "speaker", "rate", "system")
 FACTS = ("duration_s", "seconds", "peak_memory_mb", "delay_samples", "gain")

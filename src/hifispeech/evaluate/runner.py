@@ -13,19 +13,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..errors import HifispeechError
-from ..infer.workers import Finished, Logged, Lost, run_tasks
-from . import metrics, systems
-from .cost import Probe, peak_memory_mb
-from .examples import draw_all
-from .lowrate import METHODS
-from .plots import matplotlib_module
-from .results import Row, failure_lines, read_rows, replace_file, write_rows
-from .score import Job, Settings, code_digest, failed_rows, score_clip
-from .sets import Clip, find_clips
-from .summary import Summary, summarise
-from .systems import System
-from .tables import write_tables
+from hifispeech.errors import HifispeechError
+from hifispeech.evaluate import metrics, systems
+from hifispeech.evaluate.cost import Probe, peak_memory_mb
+from hifispeech.evaluate.lowrate import METHODS
+from hifispeech.evaluate.report.examples import draw_all
+from hifispeech.evaluate.report.plots import matplotlib_module
+from hifispeech.evaluate.results import Row, failure_lines, read_rows, replace_file, write_rows
+from hifispeech.evaluate.score import Job, Settings, code_digest, failed_rows, score_clip
+from hifispeech.evaluate.sets import Clip, find_clips
+from hifispeech.evaluate.summary import Summary, summarise
+from hifispeech.evaluate.systems import System
+from hifispeech.evaluate.tables import write_tables
+from hifispeech.runs.processes import Finished, Logged, Lost, run_tasks
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def check_ready(options: Options) -> None:
         ModelError: a model that cannot be loaded.
         ImportError: a package of the extra `eval` that is missing.
     """
-    from .perceptual import require
+    from hifispeech.evaluate.metrics.perceptual import require
 
     require(options.metrics)
     if options.pictures:

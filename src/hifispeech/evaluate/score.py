@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..audio.io import read, write
-from ..audio.resample import resample
-from ..errors import AudioError, HifispeechError, explain
-from . import align, lowrate, metrics, systems
-from .results import Row, replace_file
-from .sets import Clip
-from .systems import PACKAGE, RATE, System
+from hifispeech.audio.io.reader import read
+from hifispeech.audio.io.writer import write
+from hifispeech.audio.resample import resample
+from hifispeech.errors import AudioError, HifispeechError, explain
+from hifispeech.evaluate import align, lowrate, metrics, systems
+from hifispeech.evaluate.results import Row, replace_file
+from hifispeech.evaluate.sets import Clip
+from hifispeech.evaluate.systems import PACKAGE, RATE, System
 
 MIN_REFERENCE_RATE = 44100
 # What a tool, a codec or a decoder can make of a bad file; anything else is a mistake of ours.
@@ -209,9 +210,10 @@ def _cached(job: Job, truth: Truth, system: System, rate: int) -> tuple[Path, di
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """Hash of the code that makes inputs and measures outputs: no number outlives a change of it."""
-    names = ("align", "lowrate", "metrics", "perceptual")
-    files = [PACKAGE / "evaluate" / f"{name}.py" for name in names]
-    files += [PACKAGE / "audio" / f"{name}.py" for name in ("degrade", "resample", "spectral")]
+    files = [PACKAGE / "evaluate" / f"{name}.py" for name in ("align", "lowrate")]
+    files += [PACKAGE / "audio" / f"{name}.py" for name in ("resample", "resample_fir", "spectral")]
+    for folder in ("evaluate/metrics", "audio/degrade"):
+        files += sorted((PACKAGE / folder).glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

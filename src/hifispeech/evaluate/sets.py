@@ -1,7 +1,7 @@
 """What is scored: folders, CSV lists and the standard sets of the field, by the names their files have.
 
 A preset picks from a corpus what papers test on: `vctk:/data/VCTK-Corpus-0.92` are the eight test speakers,
-first microphone. Which file belongs to whom is decided by `hifispeech.train.layouts`, as in training.
+first microphone. Which file belongs to whom is decided by `hifispeech.datasets.corpora`, as in training.
 """
 
 import os
@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hifispeech.datasets.corpora import LAYOUTS, VCTK_TEST, Layout, sources_of_manifest
 from hifispeech.errors import AudioError
-from hifispeech.infer.batch import list_audio
-from hifispeech.train.layouts import LAYOUTS, VCTK_TEST, Layout, sources_of_manifest
+from hifispeech.paths import list_audio
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import statistics
-from .results import Row, value_names
+from hifispeech.evaluate import statistics
+from hifispeech.evaluate.results import Row, value_names
 
 # Where less is better; the rest are scores.
 LOWER_IS_BETTER = ("lsd", "lsd_", "mr_stft", "phase_")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .results import Row, failure_lines, replace_file
-from .summary import Entry, Summary, is_lower_better
+from hifispeech.evaluate.results import Row, failure_lines, replace_file
+from hifispeech.evaluate.summary import Entry, Summary, is_lower_better
 
 SIGNIFICANT = 0.05
 _FAILURES_SHOWN = 50

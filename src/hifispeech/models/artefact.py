@@ -10,7 +10,7 @@ import os
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,16 @@ class Artefact:
     tensors: dict[str, Tensor]
     sha256: str
     notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to start from or to export. `config` is the model's, `card` what is known of their training."""
+
+    kind: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    card: dict[str, Any] = field(default_factory=dict)
 
 
 def save_artefact(

@@ -13,14 +13,14 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.staticfiles import StaticFiles
 
 import hifispeech
-from hifispeech.serve import audio_routes, job_routes, stream_route
-from hifispeech.serve.audio_routes import service_of
 from hifispeech.serve.errors import ApiError
 from hifispeech.serve.middleware import Guard, error_answer
-from hifispeech.serve.reference import reference_page
+from hifispeech.serve.routes import audio, jobs, stream
+from hifispeech.serve.routes.audio import service_of
+from hifispeech.serve.routes.reference import reference_page
 from hifispeech.serve.schemas import Health
-from hifispeech.serve.service import Service
 from hifispeech.serve.settings import Settings
+from hifispeech.serve.state import Service
 
 DESCRIPTION = "Speech super-resolution: narrow-band speech recordings to full-band 48 kHz speech."
 
@@ -53,7 +53,7 @@ def create_app(settings: Settings, upscaler: hifispeech.Upscaler) -> FastAPI:
         license_info={"name": "Apache-2.0"},
     )
     app.state.service = service
-    for module in (audio_routes, job_routes, stream_route):
+    for module in (audio, jobs, stream):
         app.include_router(module.router)
     _add_pages(app)
     _add_errors(app)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from hifispeech.serve.jobs import Job
+from hifispeech.serve.jobs.database import Job
 
 FileType = Literal["wav", "flac", "ogg", "opus", "mp3"]
 MEDIA_TYPES: dict[str, str] = {

@@ -9,31 +9,18 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from torch import Tensor
 
 from hifispeech.errors import ModelError
-from hifispeech.models.artefact import config_to_dict, load_artefact
-
-from .config import CONFIGS
+from hifispeech.models.artefact import Weights, config_to_dict, load_artefact
+from hifispeech.train.config import CONFIGS
 
 FORMAT = 1
 LAST, BEST = "last.pt", "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights to start from or to export. `config` is the model's, `card` what is known of their training."""
-
-    kind: str
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
-    card: dict[str, Any] = field(default_factory=dict)
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -87,9 +74,8 @@ def find_weights(source: str | Path, config: Any = None) -> Weights:
         notes: dict[str, Any] = dict(artefact.notes)
         card = json.loads(notes["card"]) if "card" in notes else notes
         return Weights(artefact.kind, artefact.config, artefact.tensors, card)
-    from hifispeech.infer.backends import read_model
-
-    from .recover import recover
+    from hifispeech.models.fast.recover import recover
+    from hifispeech.weights.packaged import read_model
 
     return recover(read_model(source), str(source))
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hifispeech.models.artefact import config_from_dict
-from hifispeech.models.fast import FastConfig
+from hifispeech.models.fast.config import FastConfig
 from hifispeech.models.hifisr import HiFiSRConfig
-
-from .discriminators import DiscriminatorsConfig, MBDConfig
-from .frame_losses import FrameLossConfig
-from .gan_losses import GanLossConfig
-from .simulate import SimulateConfig
+from hifispeech.train.losses.adversarial import GanLossConfig
+from hifispeech.train.losses.discriminators import DiscriminatorsConfig, MBDConfig
+from hifispeech.train.losses.frames import FrameLossConfig
+from hifispeech.train.simulate import SimulateConfig
 
 Precision = Literal["32-true", "bf16-mixed"]
 

@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import FastGanTrainConfig, FastTrainConfig, HiFiSRTrainConfig, TrainConfig
-from .task import LossFunction, Parts, Task
+from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, HiFiSRTrainConfig, TrainConfig
+from hifispeech.train.task import LossFunction, Parts, Task
 
 # Of a peak, what a training step of small and large layers reaches. A guess until measured on the device.
 SHARE_OF_PEAK = 0.3
@@ -152,14 +152,14 @@ def make_task(config: TrainConfig) -> Task:
     """The task of a configuration without data: nothing but its networks and its step are used here."""
     nothing = cast(Any, None)
     if isinstance(config, FastGanTrainConfig):
-        from .fast_gan import FastGanTask
+        from hifispeech.train.tasks.fast_gan import FastGanTask
 
         return FastGanTask(config, nothing, None)
     if isinstance(config, FastTrainConfig):
-        from .fast_task import FastTask
+        from hifispeech.train.tasks.fast import FastTask
 
         return FastTask(config, nothing, None)
-    from .gan_task import HiFiSRTask
+    from hifispeech.train.tasks.hifisr import HiFiSRTask
 
     return HiFiSRTask(config, nothing, None)
 
@@ -168,10 +168,10 @@ def fake_batch(config: TrainConfig) -> Any:
     """A batch of the shapes the task makes."""
     batch = config.batch_size
     if isinstance(config, HiFiSRTrainConfig):
-        from .gan_task import WaveBatch
+        from hifispeech.train.tasks.hifisr import WaveBatch
 
         return WaveBatch(*(torch.zeros(batch, 1, config.segment_samples) for _ in range(2)))
-    from .simulate import Batch
+    from hifispeech.train.simulate import Batch
 
     frames = torch.zeros(batch, config.segment_frames, 2, config.model.bins)
     cutoff = torch.full((batch, config.segment_frames), 300.0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .task import Task
+from hifispeech.train.task import Task
 
 
 @dataclass(frozen=True)

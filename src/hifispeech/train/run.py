@@ -8,15 +8,14 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from hifispeech.datasets.shards import Shards, read_clips
 from hifispeech.errors import HifispeechError
 from hifispeech.models.artefact import config_to_dict
-
-from .checkpoint import LAST, find_weights
-from .config import FastGanTrainConfig, FastTrainConfig, TrainConfig, load, parse
-from .dataset import Shards, read_clips
-from .monitor import Monitor
-from .task import Task
-from .trainer import Limits, Trainer
+from hifispeech.train.checkpoint import LAST, find_weights
+from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, TrainConfig, load, parse
+from hifispeech.train.monitor import Monitor
+from hifispeech.train.task import Task
+from hifispeech.train.trainer import Limits, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +108,14 @@ def make_task(config: TrainConfig, data: Path) -> Task:
     if valid is None:
         log.warning("%s has no usable clip in split 'valid': no validation, no best checkpoint", data)
     if isinstance(config, FastGanTrainConfig):
-        from .fast_gan import FastGanTask
+        from hifispeech.train.tasks.fast_gan import FastGanTask
 
         return FastGanTask(config, train, valid)
     if isinstance(config, FastTrainConfig):
-        from .fast_task import FastTask
+        from hifispeech.train.tasks.fast import FastTask
 
         return FastTask(config, train, valid)
-    from .gan_task import HiFiSRTask
+    from hifispeech.train.tasks.hifisr import HiFiSRTask
 
     return HiFiSRTask(config, train, valid)
 

@@ -16,17 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hifispeech.audio.degrade import (
-    DegradeSpec,
-    apply,
-    available_codecs,
-    magnitude_response,
-    sample_degradation,
-)
+from hifispeech.audio.degrade.codecs import available_codecs
+from hifispeech.audio.degrade.filters import DegradeSpec, apply, magnitude_response, sample_degradation
 from hifispeech.audio.excitation import noise_frames
-from hifispeech.models.fast import power_of
-
-from .spectral import stft
+from hifispeech.models.fast.model import power_of
+from hifispeech.train.spectral import stft
 
 
 @dataclass(frozen=True)

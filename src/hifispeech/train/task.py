@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .frame_losses import Shared
+from hifispeech.train.losses.frames import Shared
 
 Parts = dict[str, Tensor]
 LossFunction = Callable[[nn.Module, Any], tuple[Tensor, Parts]]

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hifispeech.errors import HifispeechError, ModelError
-from hifispeech.models.artefact import config_to_dict, load_strict, save_artefact
-
-from .checkpoint import BEST, LAST, Weights, read_state, remove_side_files, side_file, write_state
-from .config import GanOptimiserConfig, OptimiserConfig
-from .loader import Share, batches
-from .monitor import Monitor
-from .task import LossFunction, Parts, Task
+from hifispeech.models.artefact import Weights, config_to_dict, load_strict, save_artefact
+from hifispeech.train.checkpoint import BEST, LAST, read_state, remove_side_files, side_file, write_state
+from hifispeech.train.config import GanOptimiserConfig, OptimiserConfig
+from hifispeech.train.loader import Share, batches
+from hifispeech.train.monitor import Monitor
+from hifispeech.train.task import LossFunction, Parts, Task
 
 log = logging.getLogger(__name__)
 

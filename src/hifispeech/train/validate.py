@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from hifispeech.evaluate.metrics import lsd
-
-from .task import Validation
+from hifispeech.train.task import Validation
 
 CLIPS_KEPT = 6
 

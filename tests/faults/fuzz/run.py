@@ -160,7 +160,7 @@ def _cpu_s(pid: int) -> float:
 
 def _write_page(page: Path, seed: int, rows: list[str]) -> None:
     sys.path.append(str(HERE.parents[2] / "benchmarks"))
-    import report  # pyright: ignore[reportMissingImports]
+    from common import report  # pyright: ignore[reportMissingImports]
 
     text = f"""\
 Files of 0.3 s in {sum(map(len, CONTAINERS.values()))} flavours of {len(CONTAINERS)} groups of containers,

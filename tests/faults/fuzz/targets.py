@@ -65,9 +65,9 @@ def _program() -> tuple[Any, Any]:
     from typer.main import get_command
 
     from hifispeech.cli import app
-    from hifispeech.infer import models
+    from hifispeech.infer import load
 
-    models.open_session = lru_cache(maxsize=None)(models.open_session)
+    load.open_session = lru_cache(maxsize=None)(load.open_session)
     return CliRunner(), get_command(app)
 
 

@@ -1,0 +1,1 @@
+"""Effective bandwidth of speech: the meter of a signal, the edge in its spectrum, bandwidth over time."""

@@ -1,0 +1,1 @@
+"""Data sets of speech: corpora by their layout, preparation, shards for training."""

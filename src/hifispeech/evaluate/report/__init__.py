@@ -1,0 +1,1 @@
+"""Pictures, sounds and the HTML page of an evaluation."""

@@ -1,0 +1,1 @@
+"""Many recordings at a time in PyTorch, for GPUs and whole corpora."""

@@ -1,0 +1,1 @@
+"""Streams: live speech in blocks of any size, with a fixed latency."""

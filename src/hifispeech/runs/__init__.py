@@ -1,0 +1,1 @@
+"""Runs over many files: worker processes, manifests, folders, corpora."""

@@ -1,0 +1,1 @@
+"""Jobs: their SQLite table and the queue that runs them."""

@@ -1,0 +1,1 @@
+"""The routes of the service: audio, jobs, streams, the API reference."""

@@ -1,0 +1,1 @@
+"""Losses: on STFT frames, adversarial on waveforms, and the discriminators."""
