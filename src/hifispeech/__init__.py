@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hifispeech.version import __version__
+from hifispeech.weights.packaged import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def upscale(
     sample_rate: int,
     *,
     cutoff_hz: float | None = None,
-    model: str = "fast",
+    model: str = DEFAULT,
     device: str = "auto",
 ) -> np.ndarray:
     """Bring speech to full-band 48 kHz.
@@ -114,7 +115,7 @@ def upscale_file(
     encoding: str | None = None,
     cutoff_hz: float | None = None,
     peak: str = "limit",
-    model: str = "fast",
+    model: str = DEFAULT,
     device: str = "auto",
     on_progress: Callable[[float, float | None], None] | None = None,
 ) -> FileReport:

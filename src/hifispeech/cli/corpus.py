@@ -23,6 +23,7 @@ from hifispeech.cli.common import (
     parse_cutoff,
 )
 from hifispeech.cli.progress import counting
+from hifispeech.weights.packaged import DEFAULT
 
 if TYPE_CHECKING:
     from hifispeech.runs.corpus.run import CorpusSummary
@@ -82,7 +83,7 @@ def corpus(
     file_type: ResultType = "flac",
     encoding: Encoding = None,
     cutoff: Cutoff = "auto",
-    model: Model = "fast",
+    model: Model = DEFAULT,
     device: ActorDevice = "auto",
     peak: Peak = "limit",
     quiet: Quiet = False,

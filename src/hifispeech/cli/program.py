@@ -40,6 +40,7 @@ from hifispeech.cli.common import (
 )
 from hifispeech.cli.console import print_inspection, print_table
 from hifispeech.cli.pipe import STREAM, local_files, plan
+from hifispeech.weights.packaged import DEFAULT
 
 app = typer.Typer(
     cls=Program,
@@ -92,7 +93,7 @@ def upscale(
     file_type: FileType = None,
     encoding: Encoding = None,
     cutoff: Cutoff = "auto",
-    model: Model = "fast",
+    model: Model = DEFAULT,
     device: Device = "auto",
     threads: Threads = None,
     peak: Peak = "limit",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hifispeech.cli.common import EXIT_CODES, Debug, Device, Model, needs_extra
+from hifispeech.weights.packaged import DEFAULT
 
 if TYPE_CHECKING:
     from hifispeech.serve.settings import Settings
@@ -95,7 +96,7 @@ def serve(
     api_key_file: ApiKeyFile = None,
     cors_origin: CorsOrigin = None,
     allowed_host: AllowedHost = None,
-    model: Model = "fast",
+    model: Model = DEFAULT,
     device: Device = "auto",
     log_level: LogLevel = "info",
     debug: Debug = False,

@@ -13,6 +13,7 @@ import typer
 from hifispeech.cli.common import EXIT_CODES, Cutoff, Debug, Model, parse_cutoff, show_warnings
 from hifispeech.cli.pipe import STDIN, STDOUT, check_stream
 from hifispeech.errors import AudioError
+from hifispeech.weights.packaged import STREAMING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,7 @@ def stream(
     cutoff: Cutoff = "auto",
     mic: Annotated[bool, typer.Option("--mic", help="Listen to the microphone; Ctrl-C ends.")] = False,
     play: Annotated[bool, typer.Option("--play", help="Play on the loudspeaker.")] = False,
-    model: Model = "fast",
+    model: Model = STREAMING,
     debug: Debug = False,
 ) -> None:
     """Upscale live speech: raw samples in, raw samples at 48 kHz out, at most 80 ms later.

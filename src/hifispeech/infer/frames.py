@@ -66,6 +66,65 @@ class Part(NamedTuple):
     generated: Callable[[], npt.NDArray[np.float32]] | None = None
 
 
+class BandAdder:
+    """Input plus generated band: the crossover, overlap-add, and the gate that keeps digital silence silent."""
+
+    def __init__(self) -> None:
+        self.tail = np.zeros(LEAD, np.float32)  # overlap-add of frames that later frames still add to
+        self.pending = np.zeros(0, np.float32)  # input samples whose output is not final yet
+        # Output history that the silence gate looks back on.
+        self.before = np.zeros(CELL * REACH_CELLS, np.float32)
+
+    def receive(self, block: Samples) -> None:
+        """More input. Shape: `[time]`."""
+        self.pending = np.concatenate([self.pending, block])
+
+    def add(
+        self,
+        first_frame: int,
+        frames: int,
+        spectrum: npt.NDArray[np.complex64] | None = None,
+        generated: npt.NDArray[np.complex64] | None = None,
+        crossover: npt.NDArray[np.integer] | None = None,
+    ) -> Samples:
+        """The output that the next frames make final; without a generated band, the input itself.
+
+        Shape: spectrum `[frames, bins]`, generated `[frames, high]` (the highest bins), crossover `[frames]`
+        (bins) to `[time]`, one hop a frame, less before the first sample.
+        """
+        high = self._overlapped(first_frame, frames, spectrum, generated, crossover)
+        start = first_frame * HOP - LEAD
+        high = high[min(max(0, -start), len(high)) :]
+        count, reach = len(high), CELL * REACH_CELLS
+        context = np.concatenate([self.before, self.pending[: count + reach]])
+        own, self.pending = self.pending[:count], self.pending[count:]
+        self.before = context[count : count + reach]
+        gate = silence_gate(context, count)
+        return own + high if gate is None else own + high * gate
+
+    def _overlapped(
+        self,
+        first_frame: int,
+        frames: int,
+        spectrum: npt.NDArray[np.complex64] | None,
+        generated: npt.NDArray[np.complex64] | None,
+        crossover: npt.NDArray[np.integer] | None,
+    ) -> Samples:
+        """The generated band as `[frames * hop]` final samples, the first at the first frame's start."""
+        if generated is None and not self.tail.any():
+            return np.zeros(frames * HOP, np.float32)
+        signal = np.zeros(LEAD + frames * HOP, np.float32)
+        if generated is not None and spectrum is not None and crossover is not None:
+            added = correction(spectrum, generated, crossover)
+            added[: max(0, -first_frame)] = 0.0  # frames before the first
+            blocks = np.fft.irfft(added, n=N_FFT, axis=-1)
+            blocks *= SYNTHESIS_WINDOW
+            signal = overlap_add(blocks, HOP)
+        signal[:LEAD] += self.tail
+        self.tail = signal[frames * HOP :]
+        return signal[: frames * HOP]
+
+
 class Generator:
     """Adds the missing band to one channel at 48 kHz.
 
@@ -96,16 +155,12 @@ class Generator:
         self.under_way: deque[list[Part]] = deque()
         self.state = model.initial_state()
         self.buffer = np.zeros(LEAD, np.float32)  # samples not yet consumed by a whole hop
-        self.pending = np.zeros(0, np.float32)  # input samples whose output is not final yet
-        self.tail = np.zeros(LEAD, np.float32)  # overlap-add of frames that later frames still add to
+        self.adder = BandAdder()
         self.past = np.zeros((model.look_ahead, BINS), np.complex64)
         self.silent = np.ones(model.look_ahead, bool)  # whether those frames are digital silence
         self.next_frame = (
             0  # number of the next frame to analyse; it starts at sample next_frame * HOP - LEAD
         )
-        self.before = np.zeros(
-            CELL * REACH_CELLS, np.float32
-        )  # output history the silence gate looks back on
         self.last = np.float32(0)  # the last sample received
         self.received = self.sent = 0
 
@@ -127,7 +182,7 @@ class Generator:
     def _advance(self, block: Samples, least_frames: int, under_way: int) -> Samples:
         """Work on the frames that are there, and leave at most `under_way` chunks unfinished."""
         self.buffer = np.concatenate([self.buffer, block])
-        self.pending = np.concatenate([self.pending, block])
+        self.adder.receive(block)
         out: list[Samples] = []
         while (ready := (len(self.buffer) - LEAD) // HOP) >= least_frames:
             end = self.next_frame + min(ready, self.chunk_frames)
@@ -144,7 +199,8 @@ class Generator:
     def _finished(self, under_way: int) -> Iterator[Samples]:
         while len(self.under_way) > under_way:
             for part in self.under_way.popleft():
-                yield self._finish(self._synthesise(part), part.first)
+                generated = None if part.generated is None else complex_of(part.generated())
+                yield self.adder.add(part.first, part.frames, part.spectrum, generated, part.crossover)
 
     def _analyse(self, count: int) -> Part:
         """Analyse up to `count` frames and have their high band generated.
@@ -190,33 +246,6 @@ class Generator:
     @staticmethod
     def _centre(number: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         return number * HOP - LEAD + N_FFT // 2
-
-    def _synthesise(self, part: Part) -> Samples:
-        """The generated band as `[frames * hop]` final samples, the first at the first frame's start."""
-        if part.generated is None and not self.tail.any():
-            return np.zeros(part.frames * HOP, np.float32)
-        signal = np.zeros(LEAD + part.frames * HOP, np.float32)
-        if part.generated is not None and part.spectrum is not None and part.crossover is not None:
-            added = correction(part.spectrum, complex_of(part.generated()), part.crossover)
-            added[: max(0, -part.first)] = 0.0  # frames before the first
-            blocks = np.fft.irfft(added, n=N_FFT, axis=-1)
-            blocks *= SYNTHESIS_WINDOW
-            signal = overlap_add(blocks, HOP)
-        signal[:LEAD] += self.tail
-        self.tail = signal[part.frames * HOP :]
-        return signal[: part.frames * HOP]
-
-    def _finish(self, high: Samples, first_frame: int) -> Samples:
-        """Input plus generated band, gated to zero where the input is digital silence."""
-        start = first_frame * HOP - LEAD
-        skip = max(0, -start)
-        high = high[min(skip, len(high)) :]
-        count, reach = len(high), CELL * REACH_CELLS
-        context = np.concatenate([self.before, self.pending[: count + reach]])
-        own, self.pending = self.pending[:count], self.pending[count:]
-        self.before = context[count : count + reach]
-        gate = silence_gate(context, count)
-        return own + high if gate is None else own + high * gate
 
 
 def silent_frames(audio: Samples) -> npt.NDArray[np.bool_]:

@@ -9,9 +9,12 @@ import onnxruntime
 
 from hifispeech.errors import ModelError
 from hifispeech.infer.frames import CHUNK_FRAMES, EdgeTrack, Generator
+from hifispeech.infer.offline import KIND as OFFLINE_KIND
+from hifispeech.infer.offline import OfflineModel, OfflineProcessor
 from hifispeech.infer.onnx import FrameModel, open_session
 from hifispeech.infer.pytorch import TorchFrameModel
 from hifispeech.infer.windows import Samples, WaveformGenerator
+from hifispeech.weights.packaged import DEFAULT
 
 MOST_THREADS = 4  # more do not make so small a network as a frame model faster
 WAVEFORM_KIND = "hifisr"
@@ -75,10 +78,10 @@ class TorchWaveform:
             return self.network(signal)[0, 0].float().cpu().numpy()
 
 
-Model = FrameModel | OnnxWaveform | TorchWaveform
+Model = FrameModel | OfflineModel | OnnxWaveform | TorchWaveform
 
 
-def open_model(model: str | Path = "fast", device: str = "auto", threads: int | None = None) -> Model:
+def open_model(model: str | Path = DEFAULT, device: str = "auto", threads: int | None = None) -> Model:
     """The model of a packaged name, of an exported `.onnx`, or of the `.safetensors` of a waveform model.
 
     On "cuda", an `.onnx` runs in ONNX Runtime if that has CUDA, and else, if it is a frame model, in PyTorch
@@ -96,8 +99,11 @@ def open_model(model: str | Path = "fast", device: str = "auto", threads: int | 
     session = open_session(model, device, max(1, frame_threads(threads) - 1))
     if device == "cuda" and CUDA not in session.get_providers():  # its libraries could not be loaded
         return _open_in_torch(model)
-    if session.get_modelmeta().custom_metadata_map.get(KIND_KEY) == WAVEFORM_KIND:
+    kind = session.get_modelmeta().custom_metadata_map.get(KIND_KEY)
+    if kind == WAVEFORM_KIND:
         return OnnxWaveform(open_session(model, device, threads))
+    if kind == OFFLINE_KIND:
+        return OfflineModel(open_session(model, device, frame_threads(threads)), model)
     return FrameModel(model, device, threads, session=session)
 
 
@@ -139,8 +145,10 @@ def frame_threads(threads: int | None) -> int:
 
 def make_generator(
     model: Model, edges: EdgeTrack, chunk_frames: int = CHUNK_FRAMES, worker: Executor | None = None
-) -> Generator | WaveformGenerator:
+) -> Generator | OfflineProcessor | WaveformGenerator:
     """The generator of one channel; `chunk_frames` and `worker` are for frame models, see `Generator`."""
+    if isinstance(model, OfflineModel):
+        return OfflineProcessor(model, edges)
     if isinstance(model, FrameModel):
         return Generator(model, edges, chunk_frames, worker)
     return WaveformGenerator(model, edges)

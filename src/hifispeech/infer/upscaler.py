@@ -20,6 +20,7 @@ from hifispeech.audio.resample import Resampler, check_rate
 from hifispeech.errors import AudioError
 from hifispeech.infer.edges import RATE, Track, edge_track, fixed_track, measure
 from hifispeech.infer.load import frame_threads, make_generator, open_model
+from hifispeech.weights.packaged import DEFAULT
 
 Progress = Callable[[float, float | None], None]
 
@@ -61,7 +62,7 @@ class Upscaler:
     """
 
     def __init__(
-        self, model: str | Path = "fast", device: str = "auto", *, threads: int | None = None
+        self, model: str | Path = DEFAULT, device: str = "auto", *, threads: int | None = None
     ) -> None:
         # With a second thread, the model works on one chunk while the next is read, resampled and analysed.
         self.worker = ThreadPoolExecutor(1, "hifispeech") if frame_threads(threads) > 1 else None

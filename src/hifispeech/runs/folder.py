@@ -22,6 +22,7 @@ from hifispeech.paths import plan_outputs, results_folder
 from hifispeech.runs.manifest import Entry, Manifest
 from hifispeech.runs.one_file import FileResult, Options, Outcome, Task, stamp
 from hifispeech.runs.processes import Finished, Logged, Lost, Progress, run_tasks
+from hifispeech.weights.packaged import DEFAULT
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -50,7 +51,7 @@ def upscale_folder(
     encoding: str | None = None,
     cutoff_hz: float | None = None,
     peak: str = "limit",
-    model: str | Path = "fast",
+    model: str | Path = DEFAULT,
     device: str = "auto",
     workers: int | None = None,
     threads: int = 1,

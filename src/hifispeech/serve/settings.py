@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hifispeech.weights.packaged import DEFAULT
+
 API_KEY_VARIABLE = "HIFISPEECH_API_KEY"
 SHORTEST_KEY = 16
 
@@ -17,7 +19,7 @@ class Settings:
     """
 
     data: Path
-    model: str = "fast"
+    model: str = DEFAULT
     device: str = "auto"
     threads: int = 1  # of each worker process
     workers: int = 2

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from hifispeech import Upscaler
-from hifispeech.errors import ModelError
 from hifispeech.infer.onnx import FrameModel
 from hifispeech.serve.errors import ApiError
 from hifispeech.serve.jobs.database import Jobs
@@ -17,6 +16,7 @@ from hifispeech.serve.metrics import Metrics
 from hifispeech.serve.settings import Settings
 from hifispeech.serve.store import Store
 from hifispeech.serve.workers.pool import Pool
+from hifispeech.weights.packaged import STREAMING
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Service:
         self.gate = Gate(settings, self.metrics)
         self.stream_threads = ThreadPoolExecutor(settings.streams, "stream")
         self._open_streams = 0
+        self._stream_model: FrameModel | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -77,14 +78,12 @@ class Service:
             self.metrics.streams.set(self._open_streams)
 
     def stream_model(self) -> FrameModel:
-        """The model, shared by all streams.
-
-        Raises:
-            ModelError: it does not work frame by frame.
-        """
-        if not isinstance(self.upscaler.model, FrameModel):
-            raise ModelError("the model of this server works on whole files; streams need a frame model")
-        return self.upscaler.model
+        """The model of all streams: the server's own, or the packaged one where that needs whole recordings."""
+        if isinstance(self.upscaler.model, FrameModel):
+            return self.upscaler.model
+        if self._stream_model is None:
+            self._stream_model = FrameModel(STREAMING, threads=1)
+        return self._stream_model
 
     def drain(self) -> None:
         """Let nobody in from now on; what is inside has the grace to finish."""

@@ -12,10 +12,19 @@ from typing import Any, ClassVar, Literal
 from hifispeech.models.artefact import config_from_dict
 from hifispeech.models.fast.config import FastConfig
 from hifispeech.models.hifisr import HiFiSRConfig
+from hifispeech.models.offline.config import OfflineConfig
 from hifispeech.train.losses.adversarial import GanLossConfig
 from hifispeech.train.losses.discriminators import DiscriminatorsConfig, MBDConfig
 from hifispeech.train.losses.frames import FrameLossConfig
+from hifispeech.train.losses.maps import (
+    FINE,
+    WIDE_IN_BANDS,
+    WIDE_IN_TIME,
+    MapDiscriminatorConfig,
+    MapLossConfig,
+)
 from hifispeech.train.simulate import SimulateConfig
+from hifispeech.train.simulate_powers import PowerSimulationConfig
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -125,12 +134,59 @@ class HiFiSRTrainConfig:
     loss: GanLossConfig = field(default_factory=GanLossConfig)
 
 
-TrainConfig = FastTrainConfig | HiFiSRTrainConfig
+@dataclass(frozen=True)
+class OfflineTrainConfig:
+    """Stage (a) of the offline model: regression of band powers."""
+
+    kind: ClassVar[str] = "offline"
+    task: Literal["offline"] = "offline"
+    seed: int = 1
+    batch_size: int = 8
+    segment_frames: int = 470
+    min_bandwidth_hz: float = 0.0
+    source_fractions: tuple[tuple[str, float], ...] = ()
+    full_band_weight: float = 1.5
+    precision: Precision = "bf16-mixed"
+    compile: bool = False
+    accumulate: int = 1
+    ema_decay: float = 0.998
+    validate_every: int = 500
+    checkpoint_every: int = 250
+    model: OfflineConfig = field(default_factory=OfflineConfig)
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=2e-3))
+    simulate: PowerSimulationConfig = field(default_factory=PowerSimulationConfig)
+    loss: MapLossConfig = field(default_factory=MapLossConfig)
+
+
+@dataclass(frozen=True)
+class OfflineAdversarialConfig(OfflineTrainConfig):
+    """Stage (b): discriminators on band-power maps, whose rate is `discriminator_rate` times the generator's."""
+
+    task: Literal["offline_adversarial"] = "offline_adversarial"  # type: ignore[assignment]
+    batch_size: int = 6
+    segment_frames: int = 282
+    ema_decay: float = 0.995
+    discriminator_warm_up: int = 60
+    discriminator_rate: float = 1.5
+    discriminators: tuple[MapDiscriminatorConfig, ...] = (WIDE_IN_BANDS, WIDE_IN_TIME, FINE)
+    optimiser: OptimiserConfig = field(
+        default_factory=lambda: OptimiserConfig(learning_rate=3e-4, betas=(0.8, 0.98))
+    )
+    loss: MapLossConfig = field(
+        default_factory=lambda: MapLossConfig(
+            distance=0.5, absolute=0.0, pooled=1.0, floor=0.5, feature=1.0
+        )
+    )
+
+
+TrainConfig = FastTrainConfig | HiFiSRTrainConfig | OfflineTrainConfig
 
 CONFIGS: dict[str, type[TrainConfig]] = {
     "fast": FastTrainConfig,
     "fast_gan": FastGanTrainConfig,
     "hifisr": HiFiSRTrainConfig,
+    "offline": OfflineTrainConfig,
+    "offline_adversarial": OfflineAdversarialConfig,
 }
 
 

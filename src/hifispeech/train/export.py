@@ -31,6 +31,14 @@ def export(weights: Weights, path: Path, *, force: bool = False) -> Path:
         paper = hifisr.HiFiSR(config_from_dict(hifisr.HiFiSRConfig, weights.config))
         load_strict(paper, weights.tensors)
         hifisr.export_onnx(paper.fold(), path)
+    elif weights.kind == "offline":
+        from hifispeech.models.offline.config import OfflineConfig
+        from hifispeech.models.offline.export import export_onnx as export_offline
+        from hifispeech.models.offline.network import OfflineNetwork
+
+        network = OfflineNetwork(config_from_dict(OfflineConfig, weights.config))
+        load_strict(network, weights.tensors)
+        export_offline(network, path, weights.card)
     else:
         raise ModelError(f"a {weights.kind!r} model has no ONNX export")
     card = {"kind": weights.kind, **weights.card}

@@ -12,7 +12,15 @@ from hifispeech.datasets.shards import Shards, read_clips
 from hifispeech.errors import HifispeechError
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.train.checkpoint import LAST, find_weights
-from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, TrainConfig, load, parse
+from hifispeech.train.config import (
+    FastGanTrainConfig,
+    FastTrainConfig,
+    OfflineAdversarialConfig,
+    OfflineTrainConfig,
+    TrainConfig,
+    load,
+    parse,
+)
 from hifispeech.train.monitor import Monitor
 from hifispeech.train.task import Task
 from hifispeech.train.trainer import Limits, Trainer
@@ -107,6 +115,8 @@ def make_task(config: TrainConfig, data: Path) -> Task:
     valid = Shards(data, "valid", least_hz) if has_valid else None
     if valid is None:
         log.warning("%s has no usable clip in split 'valid': no validation, no best checkpoint", data)
+    if isinstance(config, OfflineTrainConfig):
+        return _offline_task(config, data, has_valid)
     if isinstance(config, FastGanTrainConfig):
         from hifispeech.train.tasks.fast_gan import FastGanTask
 
@@ -118,6 +128,23 @@ def make_task(config: TrainConfig, data: Path) -> Task:
     from hifispeech.train.tasks.hifisr import HiFiSRTask
 
     return HiFiSRTask(config, train, valid)
+
+
+def _offline_task(config: OfflineTrainConfig, data: Path, has_valid: bool) -> Task:
+    from hifispeech.datasets.band_powers import BandPowers
+    from hifispeech.train.tasks.offline import OfflineAdversarialTask, OfflineTask
+
+    train = BandPowers(
+        data,
+        "train",
+        config.min_bandwidth_hz,
+        source_fractions=dict(config.source_fractions),
+        full_band_weight=config.full_band_weight,
+    )
+    valid = BandPowers(data, "valid", config.min_bandwidth_hz) if has_valid else None
+    if isinstance(config, OfflineAdversarialConfig):
+        return OfflineAdversarialTask(config, train, valid)
+    return OfflineTask(config, train, valid)
 
 
 def with_changes(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from hifispeech.errors import ModelError
 
-PACKAGED = ("fast",)
+PACKAGED = ("offline", "fast")
+DEFAULT = "offline"  # for files, arrays, folders, the service and corpora: it hears the whole recording
+STREAMING = "fast"  # for streams: it works frame by frame
 FORMAT = 3  # of the graphs that `hifispeech export` writes: names, shapes and meaning of inputs and outputs
 
 

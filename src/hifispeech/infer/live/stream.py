@@ -20,6 +20,7 @@ from hifispeech.infer.live.follower import BandwidthFollower, edge_of
 from hifispeech.infer.live.switching import SwitchingGenerator
 from hifispeech.infer.load import Model, open_model
 from hifispeech.infer.onnx import FrameModel
+from hifispeech.weights.packaged import STREAMING
 from hifispeech.infer.upscaler import check_audio
 
 Block = npt.NDArray[np.float32]
@@ -54,7 +55,7 @@ class Stream:
         self,
         sample_rate: int,
         channels: int = 1,
-        model: str | Path | Model = "fast",
+        model: str | Path | Model = STREAMING,
         *,
         cutoff_hz: float | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from hifispeech.runs.corpus.store import Store, list_sources
 from hifispeech.runs.corpus.worker import CorpusSettings, Row
 from hifispeech.runs.manifest import DONE
 from hifispeech.version import __version__
-from hifispeech.weights.packaged import read_model
+from hifispeech.weights.packaged import DEFAULT, read_model
 
 SETTINGS = "corpus.json"
 LAYOUT = 1  # of the output folder
@@ -44,7 +44,7 @@ def run_corpus(
     output: str,
     machines: Machines,
     *,
-    model: str = "fast",
+    model: str = DEFAULT,
     file_type: str = "flac",
     encoding: str | None = None,
     cutoff_hz: float | None = None,
