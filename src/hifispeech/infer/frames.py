@@ -67,7 +67,7 @@ class Part(NamedTuple):
 
 
 class BandAdder:
-    """Input plus generated band: the crossover, overlap-add, and the gate that keeps digital silence silent."""
+    """Input plus generated band: crossover, overlap-add, and the gate that keeps digital silence silent."""
 
     def __init__(self) -> None:
         self.tail = np.zeros(LEAD, np.float32)  # overlap-add of frames that later frames still add to

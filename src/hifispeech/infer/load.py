@@ -9,17 +9,15 @@ import onnxruntime
 
 from hifispeech.errors import ModelError
 from hifispeech.infer.frames import CHUNK_FRAMES, EdgeTrack, Generator
-from hifispeech.infer.offline import KIND as OFFLINE_KIND
 from hifispeech.infer.offline import OfflineModel, OfflineProcessor
 from hifispeech.infer.onnx import FrameModel, open_session
 from hifispeech.infer.pytorch import TorchFrameModel
 from hifispeech.infer.windows import Samples, WaveformGenerator
-from hifispeech.weights.packaged import DEFAULT
+from hifispeech.weights.packaged import DEFAULT, KIND_KEY, OFFLINE_KIND
 
 MOST_THREADS = 4  # more do not make so small a network as a frame model faster
 WAVEFORM_KIND = "hifisr"
 CUDA = "CUDAExecutionProvider"
-KIND_KEY = "hifispeech.kind"  # in the metadata of an exported waveform model
 
 
 class OnnxWaveform:

@@ -20,10 +20,9 @@ from hifispeech.audio.harmonics import excitation, interpolate_envelope
 from hifispeech.audio.spectral import HOP, N_FFT, frame_spectra
 from hifispeech.errors import ModelError
 from hifispeech.infer.frames import BINS, FADE, LEAD, BandAdder, EdgeTrack, Samples
+from hifispeech.weights.packaged import OFFLINE_FORMAT, OFFLINE_FRAMES
 
-KIND = "offline"
-FORMAT = 1  # of the graph: names, shapes and meaning of inputs and outputs
-WINDOW = 3840  # frames the network sees at a time, at most
+WINDOW = OFFLINE_FRAMES
 OVERLAP = 512
 STEP = WINDOW - OVERLAP
 MARGIN = 96  # frames at a window's end whose convolutions lack their context: not used where it is cut
@@ -52,7 +51,7 @@ class OfflineModel:
             version = own["format"]
         except (KeyError, ValueError) as error:
             raise ModelError(f"{name} is not a hifispeech offline model; export it again") from error
-        if version != FORMAT:
+        if version != OFFLINE_FORMAT:
             raise ModelError(f"{name} was made for another version of hifispeech; export it again")
 
     def envelope(self, logs: Envelope, first: npt.NDArray[np.integer], start: int) -> Envelope:
@@ -88,7 +87,10 @@ def levelled(logs: Envelope, known: int) -> tuple[Envelope, np.float32]:
 
 @lru_cache(maxsize=2)
 def noise_rows(channels: int) -> npt.NDArray[np.float32]:
-    """The network's noise by frame number: files, blocks and channels see the same. Shape: `[period, channels]`."""
+    """The network's noise by frame number: files, blocks and channels see the same.
+
+    Shape: `[NOISE_PERIOD, channels]`.
+    """
     return np.random.default_rng(20501).standard_normal((NOISE_PERIOD, channels), dtype=np.float32)
 
 

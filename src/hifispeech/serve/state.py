@@ -78,7 +78,7 @@ class Service:
             self.metrics.streams.set(self._open_streams)
 
     def stream_model(self) -> FrameModel:
-        """The model of all streams: the server's own, or the packaged one where that needs whole recordings."""
+        """The model of all streams: the server's own, or the packaged one if that needs whole recordings."""
         if isinstance(self.upscaler.model, FrameModel):
             return self.upscaler.model
         if self._stream_model is None:

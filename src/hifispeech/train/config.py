@@ -160,7 +160,7 @@ class OfflineTrainConfig:
 
 @dataclass(frozen=True)
 class OfflineAdversarialConfig(OfflineTrainConfig):
-    """Stage (b): discriminators on band-power maps, whose rate is `discriminator_rate` times the generator's."""
+    """Stage (b): discriminators on band-power maps; they learn `discriminator_rate` times as fast."""
 
     task: Literal["offline_adversarial"] = "offline_adversarial"  # type: ignore[assignment]
     batch_size: int = 6
@@ -173,9 +173,7 @@ class OfflineAdversarialConfig(OfflineTrainConfig):
         default_factory=lambda: OptimiserConfig(learning_rate=3e-4, betas=(0.8, 0.98))
     )
     loss: MapLossConfig = field(
-        default_factory=lambda: MapLossConfig(
-            distance=0.5, absolute=0.0, pooled=1.0, floor=0.5, feature=1.0
-        )
+        default_factory=lambda: MapLossConfig(distance=0.5, absolute=0.0, pooled=1.0, floor=0.5, feature=1.0)
     )
 
 

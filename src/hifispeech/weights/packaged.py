@@ -10,6 +10,10 @@ from hifispeech.errors import ModelError
 PACKAGED = ("offline", "fast")
 DEFAULT = "offline"  # for files, arrays, folders, the service and corpora: it hears the whole recording
 STREAMING = "fast"  # for streams: it works frame by frame
+KIND_KEY = "hifispeech.kind"  # in the metadata of an exported file, unless it is a frame model
+OFFLINE_KIND = "offline"
+OFFLINE_FORMAT = 1  # of an offline model's graph: names, shapes and meaning of inputs and outputs
+OFFLINE_FRAMES = 3840  # that an offline model hears at a time, at most: 41 s
 FORMAT = 3  # of the graphs that `hifispeech export` writes: names, shapes and meaning of inputs and outputs
 
 

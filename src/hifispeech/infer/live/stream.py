@@ -20,8 +20,8 @@ from hifispeech.infer.live.follower import BandwidthFollower, edge_of
 from hifispeech.infer.live.switching import SwitchingGenerator
 from hifispeech.infer.load import Model, open_model
 from hifispeech.infer.onnx import FrameModel
-from hifispeech.weights.packaged import STREAMING
 from hifispeech.infer.upscaler import check_audio
+from hifispeech.weights.packaged import STREAMING
 
 Block = npt.NDArray[np.float32]
 

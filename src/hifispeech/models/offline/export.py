@@ -1,4 +1,4 @@
-"""Export of the offline model to ONNX: weights in half precision, graph, configuration and card in one file."""
+"""Export of the offline model to ONNX: half-precision weights, graph, configuration and card in one file."""
 
 import json
 import logging
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hifispeech.audio.bands import BANDS
-from hifispeech.infer.offline import FORMAT, KIND, WINDOW
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.models.offline.network import OfflineNetwork, whole
+from hifispeech.weights.packaged import KIND_KEY, OFFLINE_FORMAT, OFFLINE_FRAMES, OFFLINE_KIND
 
 OPSET = 20
-KIND_KEY = "hifispeech.kind"
 HALF_FROM = 1024  # initialisers with fewer numbers stay in float32
 
 
@@ -32,7 +31,7 @@ class _WholeEnvelope(nn.Module):
 
 
 def export_onnx(model: OfflineNetwork, path: Path, card: dict[str, Any] | None = None) -> Path:
-    """Write `model` as ONNX: `logs`, `first_band`, `noise` in, `envelope` out, any number of frames from 16 on.
+    """Write `model` as ONNX: `logs`, `first_band`, `noise` in, `envelope` out, for 16 frames and more.
 
     `card` (training data, licence, steps) is stored in the file's metadata beside the configuration.
     """
@@ -45,7 +44,7 @@ def export_onnx(model: OfflineNetwork, path: Path, card: dict[str, Any] | None =
         torch.full((1, time), 40.0),
         torch.randn(1, time, model.config.noise),
     )
-    frames = torch.export.Dim("frames", min=16, max=WINDOW)
+    frames = torch.export.Dim("frames", min=16, max=OFFLINE_FRAMES)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -63,8 +62,8 @@ def export_onnx(model: OfflineNetwork, path: Path, card: dict[str, Any] | None =
     proto = program.model_proto
     store_half(proto)
     forget_origin(proto)
-    meta = {"format": FORMAT, "model": config_to_dict(model.config), "card": card or {}}
-    onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta), KIND_KEY: KIND})
+    meta = {"format": OFFLINE_FORMAT, "model": config_to_dict(model.config), "card": card or {}}
+    onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta), KIND_KEY: OFFLINE_KIND})
     temporary = path.with_suffix(".tmp")
     onnx.save_model(proto, temporary)
     temporary.replace(path)

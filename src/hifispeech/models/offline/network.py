@@ -58,7 +58,7 @@ class ContextBlock(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape: x `[batch, time, channels]`, active `[batch, time, 1]`; x back, and `[batch, 1, channels]`."""
+        """Shape: x `[batch, time, channels]`, active `[batch, time, 1]`; x, and `[batch, 1, channels]`."""
         y = self.norm(x)
         weight = torch.exp(self.score(y).float().clamp(-8.0, 8.0)) * active
         value = self.value(y).float().unflatten(-1, (self.heads, -1))
@@ -68,7 +68,7 @@ class ContextBlock(nn.Module):
 
 
 class OfflineNetwork(nn.Module):
-    """Predicts log10 band powers above the cutoff from those below: speech, and the stationary floor under it."""
+    """Predicts log10 band powers above the cutoff from those below: speech, and the floor under it."""
 
     bands: Tensor
     octaves: Tensor
@@ -159,7 +159,10 @@ class OfflineNetwork(nn.Module):
         return (-2.0 * torch.log10(mean.clamp(min=1e-3))).clamp(LOWEST, HIGHEST).expand_as(relative)
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
-        """Smooth code of the cutoff in octaves. Shape: `[batch, time]` to `[batch, time, 2 * CUTOFF_RATES]`."""
+        """Smooth code of the cutoff in octaves.
+
+        Shape: `[batch, time]` to `[batch, time, 2 * CUTOFF_RATES]`.
+        """
         octave = self.octaves[first_band.long()][..., None]
         phase = octave * torch.arange(1, CUTOFF_RATES + 1, device=octave.device) * 0.5
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)

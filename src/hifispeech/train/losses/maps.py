@@ -1,7 +1,7 @@
 """Losses on maps of log10 band powers: distances, and least-squares discriminators.
 
 A map is `[batch, time, BANDS]`: 115 x 94 numbers a second, four times fewer than samples, so discriminators
-on maps are cheap enough for a CPU. They judge contrast and structure of the envelope, which is what regression
+on maps are cheap enough for a CPU. They judge contrast and structure of the envelope, which a regression
 smooths away; the distances hold level and floor, which discriminators hardly hear.
 """
 
