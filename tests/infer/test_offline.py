@@ -1,5 +1,7 @@
 """The offline model keeps the promises: windows nobody hears, exact length, gain, silence, context."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from hifispeech import Upscaler
 from hifispeech.audio.bands import BANDS
+from hifispeech.audio.io.reader import read
 from hifispeech.audio.spectral import HOP, N_FFT, stft
 from hifispeech.infer import offline
 from hifispeech.infer.frames import BINS, EdgeTrack
@@ -16,6 +19,7 @@ from hifispeech.infer.offline import OVERLAP, STEP, WINDOW, OfflineModel, Offlin
 EDGE = 150  # 3.5 kHz
 EDGES = EdgeTrack((0,), (EDGE,), (EDGE + 4,))
 RATE = 48000
+PHONE = Path(__file__).resolve().parents[2] / "examples" / "phone_8k.wav"
 
 
 class FlatModel(OfflineModel):
@@ -150,3 +154,47 @@ def test_levelled_looks_at_the_known_bands_only() -> None:
 
 def test_it_is_the_default() -> None:
     assert isinstance(Upscaler().model, OfflineModel)
+
+
+def third_octaves(audio: np.ndarray, lowest_hz: float = 4500.0) -> np.ndarray:
+    """Level of each third-octave band from `lowest_hz` up, in dB. Shape: `[time]` to `[bands]`."""
+    power, hertz = np.square(np.abs(np.fft.rfft(audio))), np.fft.rfftfreq(len(audio), 1 / RATE)
+    centres = lowest_hz * 2 ** (np.arange(7) / 3)
+    edges = [(c / 2 ** (1 / 6), c * 2 ** (1 / 6)) for c in centres]
+    return np.array([10 * np.log10(power[(hertz >= a) & (hertz < b)].sum() + 1e-12) for a, b in edges])
+
+
+def noise(seconds: float, level_db: float, seed: int = 0) -> np.ndarray:
+    """White noise at 8 kHz. Shape: `[time]`."""
+    count = int(seconds * 8000)
+    return (10 ** (level_db / 20) * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
+
+
+BEFORE = {
+    "16-bit dither, 2 s": noise(2, -98),
+    "16-bit dither, 60 s": noise(60, -98),
+    "idle mu-law, 30 s": np.round(noise(30, -72) * 4096) / np.float32(4096),
+    "room noise, 10 s": noise(10, -60),
+    "room noise, 60 s": noise(60, -60),
+    "digital silence, 10 s": np.zeros(80_000, np.float32),
+    "digital silence, 60 s": np.zeros(480_000, np.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def phrase() -> np.ndarray:
+    audio, rate = read(PHONE)
+    assert rate == 8000
+    return audio[0]
+
+
+@pytest.mark.parametrize("name", [*BEFORE, "talker 30 dB softer"])
+def test_a_phrase_gets_the_same_band_whatever_stood_before(
+    packaged: OfflineModel, phrase: np.ndarray, name: str
+) -> None:
+    """Within 2 dB in every third of an octave above the cutoff; see guarantees.md."""
+    before = BEFORE.get(name, np.tile(phrase[::-1], 4) * np.float32(10 ** (-30 / 20)))
+    upscaler = Upscaler()
+    alone = upscaler.process(phrase, 8000, cutoff_hz=3400.0)
+    after = upscaler.process(np.concatenate([before, phrase]), 8000, cutoff_hz=3400.0)[-len(alone) :]
+    assert np.abs(third_octaves(after) - third_octaves(alone)).max() < 2.0

@@ -15,6 +15,7 @@ from hifispeech.audio.resample import resample
 from hifispeech.audio.spectral import stft
 from hifispeech.errors import AudioError
 from hifispeech.infer.edges import SPAN_S, measure
+from hifispeech.infer.onnx import FrameModel
 from hifispeech.infer.upscaler import Upscaler
 
 
@@ -244,6 +245,7 @@ def test_channels_without_a_missing_band_do_not_reach_the_network(
     """Beside a narrow channel, a silent and a full-band one come back as they are and cost nothing."""
     narrow = resample(resample(speech, 48000, 8000), 8000, 48000)
     calls: list[int] = []
+    assert isinstance(upscaler.model, FrameModel)
     run = upscaler.model.run
 
     def counted(*arguments):  # type: ignore[no-untyped-def]

@@ -9,10 +9,20 @@ import yaml
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.models.fast.model import FastModel
 from hifispeech.models.hifisr import HiFiSR, count_parameters, hifisr_paper, hifisr_small
+from hifispeech.models.offline.network import OfflineNetwork
 from hifispeech.train.checkpoint import find_weights
-from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, HiFiSRTrainConfig, load, parse
+from hifispeech.train.config import (
+    FastGanTrainConfig,
+    FastTrainConfig,
+    HiFiSRTrainConfig,
+    OfflineAdversarialConfig,
+    OfflineTrainConfig,
+    load,
+    parse,
+)
 from hifispeech.train.losses.adversarial import GeneratorLoss
 from hifispeech.train.losses.discriminators import Discriminators, small_discriminators
+from hifispeech.train.losses.maps import MapDiscriminators
 from hifispeech.train.run import with_changes
 from hifispeech.train.trainer import learning_rate
 
@@ -29,6 +39,7 @@ def hifisr(name: str) -> HiFiSRTrainConfig:
 def test_all_published_runs_have_a_file() -> None:
     names = {path.stem for path in FILES}
     ours = {"fast", "fast_level", "fast_gan"}
+    ours |= {"offline", "offline_adversarial"}
     assert names == ours | {"hifisr", "hifisr_without_mbd", "hifisr_without_mel", "hifisr_small"}
 
 
@@ -41,6 +52,11 @@ def test_config_builds(path: Path) -> None:
         if isinstance(config, FastGanTrainConfig):
             Discriminators(config.discriminators)
         assert count_parameters(FastModel(config.model)) > 1e6
+        return
+    if isinstance(config, OfflineTrainConfig):
+        if isinstance(config, OfflineAdversarialConfig):
+            assert 0.1e6 < count_parameters(MapDiscriminators(config.discriminators)) < 1e6
+        assert count_parameters(OfflineNetwork(config.model)) > 1e6
         return
     with torch.device("meta"):
         model, adversary = HiFiSR(config.model), Discriminators(config.discriminators)

@@ -47,7 +47,7 @@ def recording_band_powers(audio: npt.NDArray[np.float32], block: int = 2048) -> 
     return np.concatenate(parts)
 
 
-def first_band(edge_bin: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def first_band(edge_bin: npt.NDArray[np.integer] | npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """The first band of which nothing is known when the input ends at a bin. Shape: kept.
 
     A band that the edge cuts counts as unknown; there is one unknown band at least, and one known.

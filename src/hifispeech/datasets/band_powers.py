@@ -97,7 +97,7 @@ class BandPowers:
                     share_of[name].append(i)
         for name, fraction in source_fractions.items():
             own, rest = weights[share_of[name]].sum(), np.delete(weights, share_of[name]).sum()
-            if own > fraction / (1 - fraction) * rest:
+            if rest and own > fraction / (1 - fraction) * rest:
                 weights[share_of[name]] *= fraction / (1 - fraction) * rest / own
         return weights / weights.sum()
 

@@ -176,7 +176,7 @@ class OfflineProcessor:
         if self.held is None:
             return envelope
         head = self.held + (envelope[:OVERLAP] - self.held) * FADE_IN[: len(envelope), None]
-        return np.concatenate([head, envelope[OVERLAP:]])
+        return np.concatenate([head, envelope[OVERLAP:]], dtype=np.float32)
 
     def _made(self, envelope: Envelope) -> Iterator[Samples]:
         """The output of the next frames, whose envelope this is."""

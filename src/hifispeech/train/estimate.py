@@ -20,7 +20,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from hifispeech.train.config import FastGanTrainConfig, FastTrainConfig, HiFiSRTrainConfig, TrainConfig
+from hifispeech.train.config import (
+    FastGanTrainConfig,
+    FastTrainConfig,
+    HiFiSRTrainConfig,
+    OfflineAdversarialConfig,
+    OfflineTrainConfig,
+    TrainConfig,
+)
 from hifispeech.train.task import LossFunction, Parts, Task
 
 # Of a peak, what a training step of small and large layers reaches. A guess until measured on the device.
@@ -151,6 +158,12 @@ def _convolution_backward(
 def make_task(config: TrainConfig) -> Task:
     """The task of a configuration without data: nothing but its networks and its step are used here."""
     nothing = cast(Any, None)
+    if isinstance(config, OfflineTrainConfig):
+        from hifispeech.train.tasks.offline import OfflineAdversarialTask, OfflineTask
+
+        if isinstance(config, OfflineAdversarialConfig):
+            return OfflineAdversarialTask(config, nothing, None)
+        return OfflineTask(config, nothing, None)
     if isinstance(config, FastGanTrainConfig):
         from hifispeech.train.tasks.fast_gan import FastGanTask
 
@@ -171,6 +184,13 @@ def fake_batch(config: TrainConfig) -> Any:
         from hifispeech.train.tasks.hifisr import WaveBatch
 
         return WaveBatch(*(torch.zeros(batch, 1, config.segment_samples) for _ in range(2)))
+    if isinstance(config, OfflineTrainConfig):
+        from hifispeech.audio.bands import BANDS
+        from hifispeech.train.simulate_powers import PowerBatch
+
+        maps = torch.full((batch, config.segment_frames, BANDS), -3.0)
+        first = torch.full((batch, config.segment_frames), 40.0)
+        return PowerBatch(maps, maps.clone(), first, torch.full((batch,), 20000.0))
     from hifispeech.train.simulate import Batch
 
     frames = torch.zeros(batch, config.segment_frames, 2, config.model.bins)

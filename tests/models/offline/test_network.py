@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch import Tensor  # noqa: E402
 
 from hifispeech.audio.bands import BANDS  # noqa: E402
 from hifispeech.infer.load import open_model  # noqa: E402
@@ -26,7 +27,7 @@ def network() -> OfflineNetwork:
     return network
 
 
-def inputs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Logs, first unknown band and noise of one recording."""
     generator = torch.Generator().manual_seed(seed)
     logs = torch.randn(1, FRAMES, BANDS, generator=generator) - 2.0

@@ -20,6 +20,8 @@ from hifispeech.models.offline.config import OfflineConfig
 FIRST_LEVEL_BAND = 2  # 190 Hz: hum and rumble below say nothing of the speech
 LOUDEST_FRAMES = 16  # the reference of the level is the loudest frame but 15: clicks are no speech
 ACTIVE_DB = 20.0
+LOUD_DB = 12.0
+NEAR_FRAMES = 94  # what is farther than a second from a loud frame says nothing of this speech's room
 CONTEXT_DB = 35.0  # frames this far below the reference still say something of the microphone
 EDGE_BANDS = 4
 CUTOFF_RATES = 12
@@ -135,7 +137,8 @@ class OfflineNetwork(nn.Module):
         return speech.clamp(LOWEST, HIGHEST) + level, floor.clamp(LOWEST, HIGHEST) + level, level
 
     def level(self, power: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Speech level, log10 of the mean power per bin, and which frames are active and which sound at all.
+        """Speech level, log10 of the mean power per bin, and which frames tell of the microphone (active)
+        and of the floor (sounding): only those near speech.
 
         Shape: power and known `[batch, time, BANDS]` to `[batch, 1, 1]` and twice `[batch, time, 1]`.
         """
@@ -145,8 +148,9 @@ class OfflineNetwork(nn.Module):
         loudest = frame.topk(count, dim=1).values[:, -1:].clamp(min=10.0**SILENT)
         speech = (frame >= loudest * 10.0 ** (-ACTIVE_DB / 10)).float()
         mean = (frame * speech).sum(1, keepdim=True) / speech.sum(1, keepdim=True).clamp(min=1.0)
-        active = (frame >= loudest * 10.0 ** (-CONTEXT_DB / 10)).float()
-        return torch.log10(mean.clamp(min=10.0**SILENT)), active, (frame > 10.0**SILENT).float()
+        near = within((frame >= loudest * 10.0 ** (-LOUD_DB / 10)).float(), NEAR_FRAMES)
+        active = near * (frame >= loudest * 10.0 ** (-CONTEXT_DB / 10)).float()
+        return torch.log10(mean.clamp(min=10.0**SILENT)), active, near * (frame > 10.0**SILENT).float()
 
     @staticmethod
     def floor(relative: Tensor, sounding: Tensor) -> Tensor:
@@ -166,6 +170,13 @@ class OfflineNetwork(nn.Module):
         octave = self.octaves[first_band.long()][..., None]
         phase = octave * torch.arange(1, CUTOFF_RATES + 1, device=octave.device) * 0.5
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+
+
+def within(flags: Tensor, reach: int) -> Tensor:
+    """1 where a flag is set at most `reach` frames away. Shape: `[batch, time, 1]` kept."""
+    width = 2 * reach + 1
+    total = F.pad(flags, (0, 0, reach + 1, reach)).cumsum(1)
+    return (total[:, width:] - total[:, :-width] > 0.5).float()
 
 
 def whole(speech: Tensor, floor: Tensor) -> Tensor:
