@@ -1,5 +1,7 @@
 """How the offline model learns: exact resume, isolated steps, and cached band powers."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from hifispeech.audio.bands import BANDS, recording_band_powers  # noqa: E402
 from hifispeech.datasets.band_powers import POWERS_FILE, BandPowers, cache_band_powers  # noqa: E402
-from hifispeech.datasets.shards import Shards  # noqa: E402
+from hifispeech.datasets.shards import CLIPS_FILE, Shards  # noqa: E402
 from hifispeech.models.offline.config import OfflineConfig  # noqa: E402
 from hifispeech.train.config import OfflineAdversarialConfig, OfflineTrainConfig, OptimiserConfig  # noqa: E402
 from hifispeech.train.run import Machine, make_fabric, make_task  # noqa: E402
@@ -68,9 +70,16 @@ def test_draws_are_pure_and_of_one_speaker(shards: Path) -> None:
     assert first.shape == (300, BANDS) and hertz == 24000.0
 
 
-def test_a_source_gets_no_more_than_its_fraction(shards: Path) -> None:
-    powers = BandPowers(shards, "train", source_fractions={"synthetic": 0.1})
-    assert powers.weights.sum() == pytest.approx(1.0)
+def test_a_source_gets_no_more_than_its_fraction(shards: Path, tmp_path: Path) -> None:
+    clips = json.loads((shards / CLIPS_FILE).read_text())
+    folder = tmp_path / "set"
+    shutil.copytree(shards, folder)
+    for clip in clips:
+        clip["source"] = f"of {clip['speaker']}"
+    (folder / CLIPS_FILE).write_text(json.dumps(clips))
+    powers = BandPowers(folder, "train", source_fractions={"of a": 0.1})
+    np.testing.assert_allclose(powers.weights, [0.1, 0.9])
+    assert BandPowers(shards, "train", source_fractions={"synthetic": 0.1}).weights.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("config", [REGRESSION, ADVERSARIAL], ids=["regression", "adversarial"])

@@ -21,8 +21,8 @@ FIRST_LEVEL_BAND = 2  # 190 Hz: hum and rumble below say nothing of the speech
 LOUDEST_FRAMES = 16  # the reference of the level is the loudest frame but 15: clicks are no speech
 ACTIVE_DB = 20.0
 LOUD_DB = 12.0
-NEAR_FRAMES = 94  # what is farther than a second from a loud frame says nothing of this speech's room
-CONTEXT_DB = 35.0  # frames this far below the reference still say something of the microphone
+NEAR_FRAMES = 24  # what is farther than a quarter second from a loud frame is not this speech's room
+CONTEXT_DB = 25.0  # frames farther below the loudest say more of another talker than of the microphone
 EDGE_BANDS = 4
 CUTOFF_RATES = 12
 LOWEST, HIGHEST = -10.0, 6.0  # range of relative log10 powers
@@ -156,11 +156,11 @@ class OfflineNetwork(nn.Module):
     def floor(relative: Tensor, sounding: Tensor) -> Tensor:
         """The recording's own floor per band: a soft minimum over the frames that are not digital silence.
 
-        Power mean with exponent -1/2. Shape: `[batch, time, BANDS]` to the same, constant in time.
+        Power mean with exponent -1/4. Shape: `[batch, time, BANDS]` to the same, constant in time.
         """
-        inverse = torch.pow(10.0, -0.5 * relative) * sounding
+        inverse = torch.pow(10.0, -0.25 * relative) * sounding
         mean = inverse.sum(1, keepdim=True) / sounding.sum(1, keepdim=True).clamp(min=1.0)
-        return (-2.0 * torch.log10(mean.clamp(min=1e-3))).clamp(LOWEST, HIGHEST).expand_as(relative)
+        return (-4.0 * torch.log10(mean.clamp(min=1e-2))).clamp(LOWEST, HIGHEST).expand_as(relative)
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
         """Smooth code of the cutoff in octaves.
