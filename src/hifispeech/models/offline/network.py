@@ -21,7 +21,7 @@ FIRST_LEVEL_BAND = 2  # 190 Hz: hum and rumble below say nothing of the speech
 LOUDEST_FRAMES = 16  # the reference of the level is the loudest frame but 15: clicks are no speech
 ACTIVE_DB = 20.0
 LOUD_DB = 12.0
-NEAR_FRAMES = 24  # what is farther than a quarter second from a loud frame is not this speech's room
+NEAR_FRAMES = 94  # what is farther than a second from a frame says nothing of its room
 CONTEXT_DB = 25.0  # frames farther below the loudest say more of another talker than of the microphone
 EDGE_BANDS = 4
 CUTOFF_RATES = 12
@@ -109,7 +109,7 @@ class OfflineNetwork(nn.Module):
         Shape:
             logs `[batch, time, BANDS]`, log10 band powers, of which only those below `first_band` are used
             `[batch, time]` (number of the first unknown band); noise `[batch, time, config.noise]`, normally
-            distributed. Returns speech `[batch, time, BANDS]`, floor `[batch, 1, BANDS]` (log10 powers) and
+            distributed. Returns speech and floor `[batch, time, BANDS]` (log10 powers) and
             level `[batch, 1, 1]`.
         """
         known = (self.bands < first_band[..., None]).float()
@@ -131,14 +131,14 @@ class OfflineNetwork(nn.Module):
         edge = ((logs - level) * inner).sum(-1, keepdim=True) / inner.sum(-1, keepdim=True).clamp(min=1.0)
         speech = edge.clamp(LOWEST + 2.0, HIGHEST - 2.0) + 2.0 * self.head(self.norm(x)).float()
         # The floor reads what the context knows, but does not shape it.
-        seen = [pooled.detach(), (floor_seen * known)[:, :1] * 0.5, known[:, :1], code[:, :1]]
+        seen = [pooled.detach().expand_as(x), floor_seen * known * 0.5, known, code]
         middle = F.gelu(self.floor_hidden(torch.cat(seen, dim=-1)))
         floor = 2.0 * self.floor_head(middle).float() - 3.0
         return speech.clamp(LOWEST, HIGHEST) + level, floor.clamp(LOWEST, HIGHEST) + level, level
 
     def level(self, power: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Speech level, log10 of the mean power per bin, and which frames tell of the microphone (active)
-        and of the floor (sounding): only those near speech.
+        """Speech level, log10 of the mean power per bin; which frames tell of the microphone (active: loud
+        enough, and near loud speech); which are not digital silence (sounding).
 
         Shape: power and known `[batch, time, BANDS]` to `[batch, 1, 1]` and twice `[batch, time, 1]`.
         """
@@ -148,19 +148,21 @@ class OfflineNetwork(nn.Module):
         loudest = frame.topk(count, dim=1).values[:, -1:].clamp(min=10.0**SILENT)
         speech = (frame >= loudest * 10.0 ** (-ACTIVE_DB / 10)).float()
         mean = (frame * speech).sum(1, keepdim=True) / speech.sum(1, keepdim=True).clamp(min=1.0)
-        near = within((frame >= loudest * 10.0 ** (-LOUD_DB / 10)).float(), NEAR_FRAMES)
+        loud = (frame >= loudest * 10.0 ** (-LOUD_DB / 10)).float()
+        near = (around(loud, NEAR_FRAMES) > 0.5).float()
         active = near * (frame >= loudest * 10.0 ** (-CONTEXT_DB / 10)).float()
-        return torch.log10(mean.clamp(min=10.0**SILENT)), active, near * (frame > 10.0**SILENT).float()
+        return torch.log10(mean.clamp(min=10.0**SILENT)), active, (frame > 10.0**SILENT).float()
 
     @staticmethod
     def floor(relative: Tensor, sounding: Tensor) -> Tensor:
-        """The recording's own floor per band: a soft minimum over the frames that are not digital silence.
+        """The recording's own floor per band around each frame: a soft minimum over a second before and
+        after, frames of digital silence left out.
 
-        Power mean with exponent -1/4. Shape: `[batch, time, BANDS]` to the same, constant in time.
+        Power mean with exponent -1/2. Shape: `[batch, time, BANDS]` kept.
         """
-        inverse = torch.pow(10.0, -0.25 * relative) * sounding
-        mean = inverse.sum(1, keepdim=True) / sounding.sum(1, keepdim=True).clamp(min=1.0)
-        return (-4.0 * torch.log10(mean.clamp(min=1e-2))).clamp(LOWEST, HIGHEST).expand_as(relative)
+        inverse = around(torch.pow(10.0, -0.5 * relative) * sounding, NEAR_FRAMES)
+        mean = inverse / around(sounding, NEAR_FRAMES).clamp(min=1.0)
+        return (-2.0 * torch.log10(mean.clamp(min=1e-3))).clamp(LOWEST, HIGHEST)
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
         """Smooth code of the cutoff in octaves.
@@ -172,11 +174,12 @@ class OfflineNetwork(nn.Module):
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
 
 
-def within(flags: Tensor, reach: int) -> Tensor:
-    """1 where a flag is set at most `reach` frames away. Shape: `[batch, time, 1]` kept."""
+def around(values: Tensor, reach: int) -> Tensor:
+    """Sum over the frames at most `reach` away. Shape: `[batch, time, channels]` kept."""
     width = 2 * reach + 1
-    total = F.pad(flags, (0, 0, reach + 1, reach)).cumsum(1)
-    return (total[:, width:] - total[:, :-width] > 0.5).float()
+    # In float64: the difference of two long sums must not lose what lies between them.
+    total = F.pad(values.double(), (0, 0, reach + 1, reach)).cumsum(1)
+    return (total[:, width:] - total[:, :-width]).to(values.dtype)
 
 
 def whole(speech: Tensor, floor: Tensor) -> Tensor:
