@@ -15,6 +15,7 @@ from hifispeech.runs import folder as folder_module
 from hifispeech.runs.folder import SCRATCH, FileResult, FolderProgress, upscale_folder
 from hifispeech.runs.manifest import NAME, Manifest, read_manifest
 from hifispeech.runs.one_file import Handler, Options, Task
+from hifispeech.weights.packaged import DEFAULT
 
 GOOD = ("a", "deep/er/b", "c", "silence")
 
@@ -84,7 +85,7 @@ def test_manifest_tells_what_was_done(finished, recordings: Path) -> None:  # ty
         assert entry.input_sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
         assert entry.output_sha256 == hashlib.sha256((out / f"{name}.wav").read_bytes()).hexdigest()
         assert entry.duration_s == pytest.approx(0.5 if name == "silence" else 0.4)
-        assert entry.settings["model"] == "fast" and len(str(entry.settings["model_sha256"])) == 64
+        assert entry.settings["model"] == DEFAULT and len(str(entry.settings["model_sha256"])) == 64
     assert entries["a.wav"].cutoff_hz[0] > 3000 and entries["deep/er/b.wav"].channels == 2
     assert entries["silence.wav"].silent == (True,)
     bad = entries["bad.wav"]

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 import hifispeech
+from hifispeech.weights.packaged import PACKAGED
 
 BUSY = 'hifispeech_busy_workers{pool="requests"} 1.0'
 
@@ -93,8 +94,9 @@ def test_inspection_is_that_of_the_library(http: httpx.Client, speech_clip: Path
 
 
 def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:
-    (card,) = http.get("/v1/models").json()["models"]
-    assert card["name"] == "fast" and card["licence"] == "Apache-2.0" and card["parameters"] > 1e6
+    cards = http.get("/v1/models").json()["models"]
+    assert [card["name"] for card in cards] == list(PACKAGED)
+    assert all(card["licence"] == "Apache-2.0" and card["parameters"] > 1e6 for card in cards)
 
 
 def test_silence_and_full_band_are_told(http: httpx.Client, tmp_path: Path) -> None:

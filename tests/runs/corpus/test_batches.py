@@ -179,7 +179,9 @@ def test_files_of_a_batch_are_what_they_are_alone(
     assert (rows["bad.wav"].error or "").startswith(f"{bad}: not audio")
     assert not list(worker.store.work_dir.iterdir())
     for name in ("a.wav", "b.wav", "c.wav"):
-        hifispeech.upscale_file(folder / name, tmp_path / "alone.flac", device="cpu", force=True)
+        hifispeech.upscale_file(
+            folder / name, tmp_path / "alone.flac", model="fast", device="cpu", force=True
+        )
         fs, root = fsspec.core.url_to_fs(places[1])
         (tmp_path / "batch.flac").write_bytes(fs.cat_file(f"{root}/{rows[name].output}"))
         one, other = (hifispeech.read(tmp_path / f"{way}.flac")[0] for way in ("batch", "alone"))

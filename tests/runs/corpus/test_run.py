@@ -164,7 +164,7 @@ def test_result_equals_that_of_a_single_file(
     source = list_sources(str(recordings / "a.wav"), output)[0]
     row = worker.work(source)
     assert row.input_sha256
-    hifispeech.upscale_file(recordings / "a.wav", tmp_path / "alone.flac", device="cpu")
+    upscaler.process_file(recordings / "a.wav", tmp_path / "alone.flac")
     assert (row.status, row.error) == ("done", None)
     assert row.input_sha256 == file_sha256(recordings / "a.wav")
     assert row.output == f"audio/{row.input_sha256[:2]}/{row.input_sha256}.flac"

@@ -14,6 +14,7 @@ import soundfile
 import hifispeech
 from hifispeech.client import Client, ServiceError
 from hifispeech.infer.live.stream import Stream
+from hifispeech.weights.packaged import PACKAGED
 
 pytest.importorskip("websockets", reason="the extra `serve` is not installed")
 from websockets.exceptions import ConnectionClosed
@@ -148,7 +149,7 @@ def test_client_upscales_files(client: Client, short_clip: Path, tmp_path: Path)
         client.upscale(short_clip, target)
     assert client.upscale(short_clip, target, cutoff_hz=3000, force=True).cutoff_hz == (3000, 3000)
     assert client.inspect(short_clip) == hifispeech.inspect(short_clip)._replace(path="short.wav")
-    assert [card["name"] for card in client.models()] == ["fast"]
+    assert [card["name"] for card in client.models()] == list(PACKAGED)
 
 
 def test_client_runs_jobs(client: Client, short_clip: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class OfflineTask:
         """The distances, and the distance of the floors."""
         c = self.config.loss
         wanted = audible(floor_of(target, mask, c.floor_fraction))
-        weight = mask.amax(1, keepdim=True)
+        weight = mask.amax(1, keepdim=True).expand_as(floor)
         floor_error = ((audible(floor) - wanted).abs() * weight).sum() / weight.sum().clamp(min=1.0)
         parts = {"distance": distance(estimate, target, mask), "floor": floor_error}
         total = c.distance * parts["distance"] + c.floor * floor_error
