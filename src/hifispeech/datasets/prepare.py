@@ -5,7 +5,7 @@ grows; `clips.json` (what `Shards` reads) and `manifest.csv` (what a person read
 """
 
 import csv
-import hashlib
+import io
 import json
 import os
 from collections import deque
@@ -24,6 +24,7 @@ from hifispeech.audio.resample import resample
 from hifispeech.datasets.corpora import Source, assign_splits
 from hifispeech.datasets.shards import AUDIO_FILE, CLIPS_FILE, SAMPLE_RATE
 from hifispeech.errors import AudioError
+from hifispeech.files import atomic_file, file_sha256, write_atomic
 
 JOURNAL, MANIFEST = "journal.jsonl", "manifest.csv"
 MIN_SECONDS = 0.25
@@ -161,7 +162,7 @@ def process(source: Source, options: Options) -> tuple[Entry, npt.NDArray[np.int
     empty = np.zeros(0, np.int16)
     try:
         audio, rate, codec = _read_first_channel(path)
-        known["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        known["sha256"] = file_sha256(path)
     except (AudioError, OSError) as error:
         return Entry(**known, kept=False, note=f"unreadable: {' '.join(str(error).split())}"), empty
     known |= {"sample_rate": rate, "duration_s": round(len(audio) / rate, 3)}
@@ -232,7 +233,7 @@ def _finish(folder: Path, entries: list[Entry], valid_speakers: Sequence[str]) -
         if not entry.kept:
             reason = entry.note.split(":")[0]
             summary.rejected[reason] = summary.rejected.get(reason, 0) + 1
-    _replace(folder / CLIPS_FILE, json.dumps(clips))
+    write_atomic(folder / CLIPS_FILE, json.dumps(clips))
     _write_manifest(folder / MANIFEST, entries, splits)
     return summary
 
@@ -245,18 +246,10 @@ def _split_of(entry: Entry, splits: dict[str, str]) -> str:
 
 def _write_manifest(path: Path, entries: list[Entry], splits: dict[str, str]) -> None:
     columns = [name for name in Entry.__dataclass_fields__ if name not in ("offset", "length")]
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+    with atomic_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, columns, extrasaction="ignore")
         writer.writeheader()
         for entry in entries:
             row = asdict(entry)
             row["split"] = _split_of(entry, splits) if entry.kept else ""
             writer.writerow(row)
-    temporary.replace(path)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

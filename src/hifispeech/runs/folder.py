@@ -17,6 +17,7 @@ from typing import TypeAlias
 from hifispeech.audio.io.encode import check_format
 from hifispeech.audio.io.writer import check_target
 from hifispeech.errors import HifispeechError, explain
+from hifispeech.files import rename
 from hifispeech.infer.edges import RATE
 from hifispeech.paths import plan_outputs, results_folder
 from hifispeech.runs.manifest import Entry, Manifest
@@ -172,7 +173,7 @@ class _Run:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 check_target(task.target, force=task.may_replace, inputs=[task.source])
                 manifest.append(self._entry(outcome))
-                os.replace(task.scratch, os.path.realpath(task.target))
+                rename(task.scratch, Path(os.path.realpath(task.target)))
             except (HifispeechError, OSError) as error:
                 task.scratch.unlink(missing_ok=True)
                 result = replace(result, status="failed", report=None, error=explain(error))

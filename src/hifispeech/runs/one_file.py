@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from hifispeech.errors import USER_ERRORS, AudioError, explain
+from hifispeech.files import file_sha256
 from hifispeech.infer.upscaler import FileReport, Upscaler
-from hifispeech.runs.manifest import Entry, file_sha256
+from hifispeech.runs.manifest import Entry
 from hifispeech.version import __version__
 from hifispeech.weights.packaged import read_model
 

@@ -17,9 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hifispeech.errors import AudioError, explain
+from hifispeech.files import file_sha256
 from hifispeech.infer.upscaler import FileReport, Upscaler
 from hifispeech.runs.corpus.store import Source, Store, open_url, protocol_of
-from hifispeech.runs.manifest import Entry, file_sha256
+from hifispeech.runs.manifest import Entry
 
 if TYPE_CHECKING:
     from hifispeech.infer.batch.upscaler import BatchUpscaler

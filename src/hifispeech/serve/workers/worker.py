@@ -22,8 +22,8 @@ from hifispeech.audio.io.reader import AudioReader, open_reader
 from hifispeech.audio.io.writer import AudioWriter, choose_encoding
 from hifispeech.audio.resample import check_rate, output_length
 from hifispeech.errors import AudioError, HifispeechError
+from hifispeech.files import fsync
 from hifispeech.infer.edges import RATE, Track, fixed_track, measure
-from hifispeech.serve.store import keep
 
 MEASURE_SHARE = 0.1  # of the time of a task, for the progress
 Send = Callable[[dict[str, Any]], None]
@@ -165,7 +165,7 @@ def upscale(upscaler: hifispeech.Upscaler, task: Task, send: Send) -> None:
                 send({"event": "progress", "done": done, "size": size})
             if writer.frames != frames:
                 raise RuntimeError(f"{writer.frames} samples became of {frames}")
-    keep(target)
+    fsync(target)
     report = {
         "sample_rate": info.sample_rate,
         "channels": info.channels,
