@@ -19,7 +19,7 @@ from hifispeech.audio.io.writer import check_target
 from hifispeech.errors import HifispeechError, explain
 from hifispeech.files import rename
 from hifispeech.infer.edges import RATE
-from hifispeech.paths import plan_outputs, results_folder
+from hifispeech.paths import Plan
 from hifispeech.runs.manifest import Entry, Manifest
 from hifispeech.runs.one_file import FileResult, Options, Outcome, Task, stamp
 from hifispeech.runs.processes import Finished, Logged, Lost, Progress, run_tasks
@@ -44,7 +44,7 @@ OnProgress: TypeAlias = Callable[[FolderProgress], None]
 
 
 def upscale_folder(
-    inputs: StrPath | Sequence[StrPath],
+    inputs: StrPath | Sequence[StrPath] | Plan,
     output: StrPath | None = None,
     *,
     file_type: str | None = None,
@@ -65,7 +65,8 @@ def upscale_folder(
     stays, and `resume` goes on from there. The folder gets a manifest, `hifispeech.jsonl`; see `Entry`.
 
     Args:
-        inputs: a folder, searched recursively, or several files and folders.
+        inputs: a folder, searched recursively, or several files and folders; or a plan that was made of them
+            with `output` and `file_type`.
         output: the folder to write; `FOLDER_48k` beside a single input folder by default.
         file_type: such as "flac"; WAV by default. `encoding`, `cutoff_hz` and `peak` are those of
             `Upscaler.process_file`, `model` and `device` those of `Upscaler`.
@@ -85,10 +86,8 @@ def upscale_folder(
         ValueError: no folder for the results is given, or `workers` or `threads` is below 1.
         OSError: the manifest cannot be written.
     """
-    paths = [Path(inputs)] if isinstance(inputs, str | os.PathLike) else [Path(path) for path in inputs]
-    target = None if output is None else Path(output)
-    root = results_folder(paths, target)
-    if root is None:
+    plan = inputs if isinstance(inputs, Plan) else _plan(inputs, output, file_type)
+    if plan.folder is None:
         raise ValueError(
             "inputs must be a folder, or several files with the folder to write to in output; "
             "use upscale_file for a single file"
@@ -96,11 +95,15 @@ def upscale_folder(
     workers = available_cores() if workers is None else workers
     if workers < 1 or threads < 1:
         raise ValueError(f"workers={workers} and threads={threads} must be at least 1")
-    jobs = plan_outputs(paths, target, file_type)
-    check_format(jobs[0][1].suffix, encoding, RATE, 1)
+    check_format(plan.jobs[0][1].suffix, encoding, RATE, 1)
     options = Options(str(model), device, threads, encoding, cutoff_hz, peak)
-    run = _Run(root, jobs, options, resume=resume, force=force, on_progress=on_progress)
+    run = _Run(plan.folder, plan.jobs, options, resume=resume, force=force, on_progress=on_progress)
     return run.results(workers)
+
+
+def _plan(inputs: StrPath | Sequence[StrPath], output: StrPath | None, file_type: str | None) -> Plan:
+    paths = [Path(inputs)] if isinstance(inputs, str | os.PathLike) else [Path(path) for path in inputs]
+    return Plan.make(paths, None if output is None else Path(output), file_type)
 
 
 def available_cores() -> int:
