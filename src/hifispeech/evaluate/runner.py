@@ -26,7 +26,7 @@ from hifispeech.evaluate.summary import Summary, summarise
 from hifispeech.evaluate.systems import System
 from hifispeech.evaluate.tables import write_tables
 from hifispeech.files import write_atomic
-from hifispeech.runs.processes import Finished, Logged, Lost, run_tasks
+from hifispeech.runs.processes import Crashed, run_tasks
 
 log = logging.getLogger(__name__)
 
@@ -229,18 +229,18 @@ def _score_all(options: Options, jobs: Sequence[Job], on_progress: Progress | No
     done: dict[int, list[Row]] = {}
     report = on_progress or (lambda count, total: None)
     report(0, len(jobs))
-    for event in run_tasks(_scorer, jobs, options.workers):
-        if isinstance(event, Logged):
-            log.log(event.level, "%s", event.text)
-        if not isinstance(event, Finished | Lost):
-            continue
-        died = f"the process that worked on this clip died: {event.reason}" if isinstance(event, Lost) else ""
-        rows = event.result if isinstance(event, Finished) else failed_rows(event.task, died)
-        done[order[id(event.task)]] = rows
+    for job, rows in run_tasks(_scorer, jobs, options.workers, on_log=_log):
+        if isinstance(rows, Crashed):
+            rows = failed_rows(job, f"the process that worked on this clip died: {rows.reason}")
+        done[order[id(job)]] = rows
         for line in failure_lines(rows, options.rates, [system.label for system in options.systems]):
             log.warning("%s", line)
         report(len(done), len(jobs))
     return [row for index in range(len(jobs)) for row in done[index]]
+
+
+def _log(job: Job | None, record: logging.LogRecord) -> None:
+    log.log(record.levelno, "%s", record.getMessage())
 
 
 @contextlib.contextmanager
