@@ -230,7 +230,7 @@ def process(source: Source, options: Options) -> Prepared:
 def _read_first_channel(path: Path) -> tuple[npt.NDArray[np.float32], int, str]:
     """The first channel: a mix of microphones would add comb filters. Shape: `[time]`, rate, codec."""
     with open_reader(path) as reader:
-        audio = np.concatenate([block[0] for block in reader.blocks()])
+        audio = reader.samples(slice(1))[0]
         return audio, reader.info.sample_rate, f"{reader.info.container} {reader.info.codec}"
 
 

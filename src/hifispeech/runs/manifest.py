@@ -21,7 +21,7 @@ from hifispeech.errors import AudioError
 from hifispeech.files import try_lock
 
 if TYPE_CHECKING:
-    from hifispeech.infer.upscaler import FileReport
+    from hifispeech.infer.file import FileReport
 
 log = logging.getLogger(__name__)
 

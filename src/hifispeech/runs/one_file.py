@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from hifispeech.errors import USER_ERRORS, AudioError, explain
 from hifispeech.files import file_sha256
-from hifispeech.infer.upscaler import FileReport, Upscaler
+from hifispeech.infer.file import FileReport
+from hifispeech.infer.upscaler import Upscaler
 from hifispeech.runs.manifest import EntryType
 from hifispeech.version import __version__
 from hifispeech.weights.packaged import read_model

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hifispeech.errors import AudioError, explain
-from hifispeech.infer.upscaler import FileReport, Upscaler
+from hifispeech.infer.file import FileReport
+from hifispeech.infer.upscaler import Upscaler
 from hifispeech.runs.corpus.store import Source, Store, open_url, protocol_of
 from hifispeech.runs.manifest import Entry
 from hifispeech.runs.one_file import FileResult, OneFile
