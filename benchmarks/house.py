@@ -43,6 +43,7 @@ HEAVY = ("torch", "scipy")
 # Fields by which a record stands for one file of a folder run.
 FILE_FIELDS = {"input", "output", "path", "result", "scratch", "source", "target", "task"}
 FOLDER_RUN = {
+    "file",
     "folder",
     "folder_work",
     "manifest",

@@ -287,11 +287,13 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders are worked on here, not in processes, which take seconds to start."""
-    from hifispeech.runs import folder, processes
+    """Folders and data sets are worked on here, not in processes, which take seconds to start."""
+    from hifispeech.datasets import prepare
+    from hifispeech.runs import folder
 
-    def run_here(setup: Any, tasks: Any, _: int) -> Iterator[Any]:
+    def run_here(setup: Any, tasks: Any, workers: int, **options: Any) -> Iterator[Any]:
         handler = setup()
-        return (processes.Finished(task, handler(task, lambda share: None)) for task in tasks)
+        return ((task, handler(task, lambda fraction: None)) for task in tasks)
 
-    monkeypatch.setattr(folder, "run_tasks", run_here)
+    for module in (folder, prepare):
+        monkeypatch.setattr(module, "run_tasks", run_here)

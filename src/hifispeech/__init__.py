@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hifispeech.audio.bandwidth.meter import Bandwidth, detect_bandwidth
-    from hifispeech.audio.inspection import Inspection, inspect
     from hifispeech.audio.io.reader import read
     from hifispeech.audio.io.writer import write
     from hifispeech.errors import AudioError, HifispeechError, ModelError
-    from hifispeech.infer.upscaler import FileReport, Upscaler
+    from hifispeech.infer.file import FileReport
+    from hifispeech.infer.inspection import Inspection, inspect
+    from hifispeech.infer.upscaler import Upscaler
 
 __all__ = [
     "AudioError",
@@ -55,9 +56,9 @@ _HOME_OF = {
     "detect_bandwidth": "hifispeech.audio.bandwidth.meter",
     "read": "hifispeech.audio.io.reader",
     "write": "hifispeech.audio.io.writer",
-    "Inspection": "hifispeech.audio.inspection",
-    "inspect": "hifispeech.audio.inspection",
-    "FileReport": "hifispeech.infer.upscaler",
+    "Inspection": "hifispeech.infer.inspection",
+    "inspect": "hifispeech.infer.inspection",
+    "FileReport": "hifispeech.infer.file",
     "Upscaler": "hifispeech.infer.upscaler",
 }
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from hifispeech import Inspection
 from hifispeech.errors import AudioError, HifispeechError
+from hifispeech.files import atomic_file
 
 if TYPE_CHECKING:
     import httpx
@@ -372,18 +372,14 @@ def _check_target(target: StrPath, force: bool) -> Path:
 
 def _save(answer: httpx.Response, target: Path) -> None:
     """Write the body beside the target, then give it the target's name."""
-    part = target.with_name(f".hifispeech-{secrets.token_hex(8)}.tmp")
     try:
-        with part.open("xb") as file:
+        with atomic_file(target) as file:
             for data in answer.iter_bytes():
                 file.write(data)
-        os.replace(part, target)
     except OSError as error:
         raise AudioError(
             f"{target}: cannot be written ({error.strerror or error}); check the path"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _upscaled(path: Path, answer: httpx.Response) -> Upscaled:

@@ -1,5 +1,6 @@
 """Which files a run works on, and where each result goes: files, several files, folders."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from hifispeech.errors import AudioError
@@ -42,49 +43,58 @@ def list_audio(inputs: list[Path], results: Path | None = None) -> list[tuple[Pa
     return found
 
 
-def plan_outputs(
-    inputs: list[Path], output: Path | None = None, file_type: str | None = None
-) -> list[tuple[Path, Path]]:
-    """Pair each input file with the file to write: folders keep their structure, files their name.
+@dataclass(frozen=True)
+class Plan:
+    """Where the result of every input goes. Made once for a run and handed down to all that need it.
 
-    Args:
-        inputs: files and folders.
-        output: for a single input file, the file to write if it has a suffix; else the folder to write to.
-            None writes `NAME_48k.wav` beside each file and a folder `FOLDER_48k` beside each folder.
-        file_type: such as `flac`; None is the suffix of a single output file, and WAV otherwise.
-
-    Returns:
-        (input file, output file) pairs, all outputs different.
-
-    Raises:
-        AudioError: a folder without audio, a file in place of the output folder, two inputs of one output, an
-            output that is another input.
-        ValueError: `output` and `file_type` contradict each other.
+    `jobs` are the (input file, output file) pairs. `folder` is the folder of all results, which gets a
+    manifest; None for a single file, and where results lie beside their inputs. With `is_named`, the only
+    output is a name that the user gave: its folder has to be there; other folders are made. `suffix` is that
+    of results without a name, those of a pipe.
     """
-    suffix = f".{(file_type or 'wav').lower().lstrip('.')}"
-    one_file = len(inputs) == 1 and not inputs[0].is_dir()
-    if one_file and output is not None and output.suffix and not output.is_dir():
-        if file_type is not None and output.suffix.lower() != suffix:
-            raise ValueError(f"format {file_type} contradicts the output {output}; leave one of them out")
-        return [(inputs[0], output)]
-    if output is not None and output.exists() and not output.is_dir():
-        raise AudioError(f"{output}: is a file; a folder is needed for several inputs; pass another output")
-    jobs = [job for path in inputs for job in _jobs_of(path, output, suffix)]
-    sources: dict[Path, Path] = {}
-    for source, target in jobs:
-        if target in sources:
+
+    jobs: list[tuple[Path, Path]]
+    folder: Path | None = None
+    is_named: bool = False
+    suffix: str = ".wav"
+
+    @classmethod
+    def make(cls, inputs: list[Path], output: Path | None = None, file_type: str | None = None) -> "Plan":
+        """The plan for the arguments of a command.
+
+        Args:
+            inputs: files and folders.
+            output: for a single input file, the file to write if it has a suffix; else the folder to write
+                to. None writes `NAME_48k.wav` beside each file and a folder `FOLDER_48k` beside each folder.
+            file_type: such as `flac`; None is the suffix of a single output file, and WAV otherwise.
+
+        Raises:
+            AudioError: a folder without audio, a file in place of the output folder, two inputs of one
+                output, an output that is another input.
+            ValueError: `output` and `file_type` contradict each other.
+        """
+        suffix = suffix_of(file_type)
+        one_file = len(inputs) == 1 and not inputs[0].is_dir()
+        if one_file and output is not None and output.suffix and not output.is_dir():
+            if file_type is not None and output.suffix.lower() != suffix:
+                raise ValueError(f"format {file_type} contradicts the output {output}; leave one of them out")
+            return cls([(inputs[0], output)], is_named=True, suffix=suffix)
+        if output is not None and output.exists() and not output.is_dir():
             raise AudioError(
-                f"{sources[target]} and {source} would both become {target}; upscale them one by one"
+                f"{output}: is a file; a folder is needed for several inputs; pass another output"
             )
-        sources[target] = source
-    _keep_inputs(jobs)
-    return jobs
+        jobs = [job for path in inputs for job in _jobs_of(path, output, suffix)]
+        _keep_apart(jobs)
+        _keep_inputs(jobs)
+        return cls(jobs, None if one_file else _folder_of_all(inputs, output), suffix=suffix)
 
 
-def results_folder(inputs: list[Path], output: Path | None = None) -> Path | None:
-    """The folder of all results of `plan_outputs`; None for a single file, and where there is none."""
-    if len(inputs) == 1 and not inputs[0].is_dir():
-        return None
+def suffix_of(file_type: str | None) -> str:
+    """Suffix of results of a type such as `flac`; WAV by default."""
+    return f".{(file_type or 'wav').lower().lstrip('.')}"
+
+
+def _folder_of_all(inputs: list[Path], output: Path | None) -> Path | None:
     if output is not None or len(inputs) > 1:
         return output
     return _beside(inputs[0])
@@ -94,6 +104,17 @@ def _beside(folder: Path) -> Path:
     """Where the results of a folder go by default."""
     named = folder if folder.name not in ("", "..") else folder.resolve()
     return named.with_name(f"{named.name}_48k")
+
+
+def _keep_apart(jobs: list[tuple[Path, Path]]) -> None:
+    """Refuse two results of one name."""
+    sources: dict[Path, Path] = {}
+    for source, target in jobs:
+        if target in sources:
+            raise AudioError(
+                f"{sources[target]} and {source} would both become {target}; upscale them one by one"
+            )
+        sources[target] = source
 
 
 def _keep_inputs(jobs: list[tuple[Path, Path]]) -> None:

@@ -1,6 +1,9 @@
 """Preparation: bandwidth decides, speakers split, shards read back, interrupted runs go on."""
 
 import csv
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +52,7 @@ def manifest_rows(folder: Path) -> dict[str, dict[str, str]]:
         return {Path(row["path"]).name: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_folders_become_shards(recordings: Path, tmp_path: Path) -> None:
     summary = prepare(find(recordings), tmp_path, Options(trim=False))
     assert summary.kept == 3 and summary.speakers == {"train": 1, "valid": 1}
@@ -66,6 +70,7 @@ def test_folders_become_shards(recordings: Path, tmp_path: Path) -> None:
     assert rows["2.flac"]["licence"] == "CC0" and float(rows["2.flac"]["duration_s"]) == 1.2
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_narrow_files_are_marked_when_kept(recordings: Path, tmp_path: Path) -> None:
     summary = prepare(find(recordings), tmp_path, Options(min_bandwidth_hz=0.0))
     assert summary.narrow == 1
@@ -82,6 +87,50 @@ def test_workers_change_nothing(recordings: Path, tmp_path: Path) -> None:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
+CRASHING_DECODER = """
+import json, os, signal, sys
+from pathlib import Path
+from hifispeech.datasets import prepare
+from hifispeech.datasets.corpora import sources_in
+
+read = prepare.process
+
+def process(source, options):
+    if source.path.name == "1.wav" and source.path.parent.name == "anna":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if source.path.name == "short.wav":
+        raise KeyError("a bug")
+    return read(source, options)
+
+prepare.process = process  # in the workers, too: they import this script again
+
+if __name__ == "__main__":
+    root, folder = map(Path, sys.argv[1:3])
+    sources = sources_in(root, "auto", None, "CC0", folder)
+    summary = prepare.prepare(sources, folder, prepare.Options(), workers=int(sys.argv[3]))
+    print(json.dumps([summary.kept, summary.rejected]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_crashing_decoder_costs_its_file_only(recordings: Path, tmp_path: Path, workers: int) -> None:
+    """A second run does not meet the file again, so it cannot end every run."""
+    (tmp_path / "script.py").write_text(CRASHING_DECODER)
+    words = [sys.executable, tmp_path / "script.py", recordings, tmp_path / "out", str(workers)]
+    for _ in range(2):
+        run = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+        kept, rejected = json.loads(run.stdout)
+        assert kept == 2
+        assert rejected == {"crashed": 1, "narrow": 1, "silent": 1, "failed": 1, "unreadable": 1}
+    with (tmp_path / "out" / MANIFEST).open(newline="") as file:
+        notes = {row["path"]: row["note"] for row in csv.DictReader(file)}
+    assert "died (SIGSEGV" in notes[str(recordings / "anna" / "1.wav")]
+    assert "a bug" in notes[str(recordings / "odd" / "short.wav")]
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_interrupted_run_goes_on(recordings: Path, tmp_path: Path) -> None:
     """Stopped after the second file, with half a clip and half a journal line written."""
     sources = find(recordings)
@@ -105,12 +154,14 @@ def test_interrupted_run_goes_on(recordings: Path, tmp_path: Path) -> None:
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_other_options_need_another_folder(recordings: Path, tmp_path: Path) -> None:
     prepare(find(recordings), tmp_path, Options())
     with pytest.raises(ValueError, match="another folder"):
         prepare(find(recordings), tmp_path, Options(trim=False))
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_nothing_to_keep_is_an_error(recordings: Path, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no file can be kept"):
         prepare(find(recordings / "odd"), tmp_path, Options())
@@ -130,6 +181,7 @@ def test_measured_bandwidth_can_be_given(recordings: Path) -> None:
     assert entry.bandwidth_hz == 17000.0 and entry.kept and len(samples) == 48000
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_manifest(recordings: Path, tmp_path: Path) -> None:
     path = recordings / "list.csv"
     path.write_text(

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import hifispeech
-from hifispeech.runs.manifest import file_sha256, read_manifest
+from hifispeech.files import file_sha256
+from hifispeech.runs.manifest import read_manifest
 
 pytest.importorskip("ray", reason="needs the extra dist")
 

@@ -27,7 +27,7 @@ import os, signal, sys
 from hifispeech.cli import main
 
 end = count = 0
-parts = ("runs/folder.py", "runs/manifest.py")
+parts = ("runs/folder.py", "runs/manifest.py", "hifispeech/files.py")
 
 def trace(frame, event, argument):
     global count

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,9 @@ import pytest
 import soundfile
 
 from hifispeech import AudioError, ModelError, Upscaler
-from hifispeech.runs import folder as folder_module
 from hifispeech.runs.folder import SCRATCH, FileResult, FolderProgress, upscale_folder
 from hifispeech.runs.manifest import NAME, Manifest, read_manifest
-from hifispeech.runs.one_file import Handler, Options, Task
+from hifispeech.runs.one_file import Handler, Options
 from hifispeech.weights.packaged import DEFAULT
 
 GOOD = ("a", "deep/er/b", "c", "silence")
@@ -187,38 +186,53 @@ def test_files_without_a_folder_for_the_results(recordings: Path) -> None:
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Iterator[Task]:
+def pending(tmp_path: Path) -> FileResult:
     write_clip(tmp_path / "in.wav", 1)
-    yield Task(tmp_path / "in.wav", tmp_path / "out.wav", tmp_path / "part.wav", 1, False, None)
+    return FileResult(tmp_path / "in.wav", tmp_path / "out.wav", "pending")
 
 
-def handler(process_file) -> Handler:  # type: ignore[no-untyped-def]
+def handler(process_file, folder: Path) -> Handler:  # type: ignore[no-untyped-def]
     """A handler whose upscaler is `process_file`."""
-    options = Options("fast", "cpu", 1, None, None, "limit")
+    options = Options("fast", "cpu", 1, None, None, "limit", scratch_prefix=f"{folder}/part-")
     upscaler = type("Fake", (), {"process_file": staticmethod(process_file)})()
     return Handler(options, upscaler)  # type: ignore[arg-type]
 
 
-def test_file_that_changes_while_it_is_read_fails(task: Task) -> None:
+def test_file_that_changes_while_it_is_read_fails(pending: FileResult, tmp_path: Path) -> None:
     def process_file(source: Path, target: Path, **options: object) -> None:
         write_clip(source, 2, seconds=0.5)
         target.write_bytes(b"of the old content")
-        return folder_module.FileResult(source, target, "done")  # type: ignore[return-value]
 
-    outcome = handler(process_file)(task, lambda share: None)
-    assert outcome.result.status == "failed" and "changed" in str(outcome.result.error)
-    assert not task.scratch.exists()
+    result = handler(process_file, tmp_path)(pending, lambda fraction: None)
+    assert result.status == "failed" and "changed" in str(result.error) and "--resume" in str(result.error)
+    assert len(str(result.input_sha256)) == 64 and result.output_sha256 is None
+    assert list(tmp_path.iterdir()) == [pending.input]
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), MemoryError(), OSError(28, "No space left on device")])
-def test_no_exception_leaves_a_file(task: Task, error: Exception) -> None:
+def test_no_exception_leaves_a_file(pending: FileResult, tmp_path: Path, error: Exception) -> None:
     def process_file(source: Path, target: Path, **options: object) -> None:
         target.write_bytes(b"half")
         raise error
 
-    outcome = handler(process_file)(task, lambda share: None)
-    assert outcome.result.status == "failed" and "Traceback" in str(outcome.result.details)
-    assert not task.scratch.exists() and str(task.scratch) not in str(outcome.result.error)
+    result = handler(process_file, tmp_path)(pending, lambda fraction: None)
+    assert result.status == "failed" and "Traceback" in str(result.details)
+    assert list(tmp_path.iterdir()) == [pending.input] and "part-" not in str(result.error)
+
+
+def test_hash_of_an_earlier_run_spares_the_work(pending: FileResult, tmp_path: Path) -> None:
+    """Same input and output: nothing is done; another input: the output of the earlier run is replaced."""
+
+    def process_file(source: Path, target: Path, **options: object) -> None:
+        raise AssertionError("begun")
+
+    pending.output.write_bytes(b"as it was")
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (pending.input, pending.output)]
+    known = replace(pending, input_sha256=hashes[0], output_sha256=hashes[1])
+    run = handler(process_file, tmp_path)
+    assert run(known, lambda fraction: None).status == "unchanged"
+    assert "begun" in str(run(replace(known, input_sha256=None), lambda fraction: None).error)
+    assert "exists already" in str(run(pending, lambda fraction: None).error)
 
 
 def test_manifest_is_json_lines(finished) -> None:  # type: ignore[no-untyped-def]

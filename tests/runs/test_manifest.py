@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hifispeech.errors import AudioError
-from hifispeech.runs.manifest import NAME, Entry, Manifest, file_sha256, read_manifest
+from hifispeech.runs.manifest import NAME, Entry, Manifest, read_manifest
 
 
 def entry(output: str = "a.wav", status: str = "done", **values: object) -> Entry:
@@ -117,9 +117,3 @@ def test_second_run_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> None:
         holder.send_signal(signal.SIGKILL)
     with Manifest(tmp_path) as manifest:
         manifest.append(entry())
-
-
-def test_file_hash_is_sha256(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"abc")
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_sha256(tmp_path / "x") == expected

@@ -15,12 +15,15 @@ PREPARE = textwrap.dedent(
     from contextlib import closing
     from pathlib import Path
     from hifispeech.errors import ModelError
-    from hifispeech.runs.processes import Finished, Logged, Lost, Progress, run_tasks
+    from hifispeech.runs.processes import Crashed, run_tasks
 
-    def handle(task, on_share):
+    def handle(task, on_fraction):
         kind, _, value = task.partition(":")
         if kind == "die":
             os.kill(os.getpid(), getattr(signal, value))
+        if kind == "wait":
+            time.sleep(4)
+            os._exit(3)
         if kind == "exit":
             os._exit(3)
         if kind == "log":
@@ -28,7 +31,7 @@ PREPARE = textwrap.dedent(
         if kind == "sleep":
             Path(value).write_text(str(os.getpid()))
             time.sleep(60)
-        on_share(0.5)
+        on_fraction(0.5)
         return f"{task} done"
 
     def setup():
@@ -64,8 +67,11 @@ def test_lost_tasks_are_told_and_all_others_done(tmp_path: Path) -> None:
         tmp_path,
         """
         tasks = ["a", "die:SIGKILL", "b", "exit", "log:hello", "die:SIGSEGV", "c"]
-        for event in run_tasks(setup, tasks, 2):
-            print(type(event).__name__, event.task, getattr(event, "reason", getattr(event, "text", "")))
+        def on_progress(task, fraction): print("Progress", task, fraction)
+        def on_log(task, record): print("Logged", task, record.name, record.levelname, record.getMessage())
+        for task, result in run_tasks(setup, tasks, 2, on_progress=on_progress, on_log=on_log):
+            is_lost = isinstance(result, Crashed)
+            print("Lost" if is_lost else "Finished", task, result.reason if is_lost else result)
         """,
     )
     finished = {line.split()[1] for line in lines if line.startswith("Finished")}
@@ -73,8 +79,22 @@ def test_lost_tasks_are_told_and_all_others_done(tmp_path: Path) -> None:
     assert finished == {"a", "b", "c", "log:hello"}
     assert set(lost) == {"die:SIGKILL", "exit", "die:SIGSEGV"}
     assert "memory" in lost["die:SIGKILL"] and "SIGSEGV" in lost["die:SIGSEGV"] and "3" in lost["exit"]
-    assert "Logged log:hello said hello" in lines
+    assert "Logged log:hello somewhere WARNING said hello" in lines
     assert sum(line.startswith("Progress") for line in lines) == 4
+
+
+def test_no_task_starts_far_ahead_of_an_unfinished_one(tmp_path: Path) -> None:
+    """The first takes long and then dies: of the others no more than two are done until then."""
+    lines = lines_of(
+        tmp_path,
+        """
+        tasks = ["wait", "a", "b", "c", "d"]
+        for task, result in run_tasks(setup, tasks, 3, max_ahead=3):
+            print(task, type(result).__name__)
+        """,
+    )
+    assert sorted(lines[:2]) == ["a str", "b str"] and lines[2] == "wait Crashed"
+    assert sorted(lines[3:]) == ["c str", "d str"]
 
 
 def test_failed_setup_is_raised(tmp_path: Path) -> None:
@@ -97,8 +117,8 @@ def test_processes_do_not_outlive_the_parent(tmp_path: Path, end: str) -> None:
         tmp_path,
         """
         with closing(run_tasks(setup, ["a", "sleep:" + sys.argv[1]], 1)) as events:
-            for event in events:
-                if isinstance(event, Finished) and sys.argv[2] == "closed":
+            for _ in events:
+                if sys.argv[2] == "closed":
                     while not Path(sys.argv[1]).exists(): time.sleep(0.01)
                     break
         """,

@@ -11,45 +11,48 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from hifispeech.errors import AudioError, HifispeechError
 
+if TYPE_CHECKING:
+    from hifispeech.paths import Plan
+
 STREAM = Path("-")
 STDIN, STDOUT = "standard input", "standard output"
 
 
-def plan(inputs: list[Path], output: Path | None, file_type: str | None) -> list[tuple[Path, Path]]:
-    """`plan_outputs` that knows `-`; without an output, the result of standard input is standard output.
+def make_plan(inputs: list[Path], output: Path | None, file_type: str | None) -> "Plan":
+    """`Plan.make` that knows `-`; without an output, the result of standard input is standard output.
 
     Raises:
         typer.BadParameter: `-` beside other inputs or for a folder, or standard output is a terminal.
     """
-    from hifispeech.paths import plan_outputs
+    from hifispeech.paths import Plan, suffix_of
 
     if STREAM not in (*inputs, output):
-        return plan_outputs(inputs, output, file_type)
+        return Plan.make(inputs, output, file_type)
     source, target = inputs[0], output or STREAM
     if len(inputs) > 1 or (source != STREAM and source.is_dir()):
         raise typer.BadParameter("is for one input file; pass a folder to write to", param_hint="'-'")
     if target == STREAM:
         check_stream(sys.stdout, STDOUT, "hifispeech upscale call.wav -o - > call_48k.wav")
-        return [(source, STREAM)]
+        return Plan([(source, STREAM)], suffix=suffix_of(file_type))
     if not target.suffix or target.is_dir():
         raise typer.BadParameter(
             f"{target} is no file name with a suffix; a pipe has no name to take over",
             param_hint="'--output'",
         )
-    return plan_outputs([source], target, file_type)
+    return Plan.make([source], target, file_type)
 
 
 @contextmanager
-def local_files(
-    source: Path, target: Path | None = None, file_type: str | None = None
-) -> Iterator[list[Path]]:
+def local_files(source: Path, target: Path | None = None, suffix: str = ".wav") -> Iterator[list[Path]]:
     """The files to read and to write for `source` and `target`: temporary ones where these are `-`.
+
+    `suffix` is that of the file in place of an output `-`, and so its format.
 
     On a clean exit, the file written in place of `-` goes to standard output. Errors and warnings name the
     pipe, not the temporary file.
@@ -64,10 +67,7 @@ def local_files(
         return
     with tempfile.TemporaryDirectory(prefix="hifispeech-") as name:
         folder = Path(name)
-        names = {
-            str(folder / "in"): STDIN,
-            str(folder / f"out.{(file_type or 'wav').lower().lstrip('.')}"): STDOUT,
-        }
+        names = {str(folder / "in"): STDIN, str(folder / f"out{suffix}"): STDOUT}
         read, write = (Path(path) for path in names)
         if source == STREAM:
             _spool(read)

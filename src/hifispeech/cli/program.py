@@ -39,7 +39,7 @@ from hifispeech.cli.common import (
     show_warnings,
 )
 from hifispeech.cli.console import print_inspection, print_table
-from hifispeech.cli.pipe import STREAM, local_files, plan
+from hifispeech.cli.pipe import STREAM, local_files, make_plan
 from hifispeech.weights.packaged import DEFAULT
 
 app = typer.Typer(
@@ -128,18 +128,18 @@ def upscale(
     show_warnings(not quiet)
     common = {"encoding": encoding, "cutoff_hz": cutoff_hz, "peak": peak, "force": force}
     shown = runs.Shown(quiet=quiet, as_json=as_json, debug=debug)
-    if runs.is_folder_run(inputs, output):
-        choice = {"file_type": file_type, "model": model, "device": device, "threads": threads or 1}
-        runs.upscale_folder(inputs, output, shown, workers=workers, resume=resume, **choice, **common)
+    plan = make_plan(inputs, output, file_type)
+    if plan.folder is not None:
+        choice = {"model": model, "device": device, "threads": threads or 1}
+        runs.upscale_folder(plan, shown, workers=workers, resume=resume, **choice, **common)
         return
     if workers is not None or resume:
         raise typer.BadParameter(
             "goes with a folder, or several files and a folder to write to (-o DIR)",
             param_hint="'--resume'" if resume else "'--workers'",
         )
-    jobs = plan(inputs, output, file_type)
     upscaler = hifispeech.Upscaler(model, device, threads=threads)
-    runs.upscale_each(upscaler, jobs, output, file_type, shown, **common)
+    runs.upscale_each(upscaler, plan, shown, **common)
 
 
 @app.command(epilog=EXIT_CODES)

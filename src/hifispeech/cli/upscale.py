@@ -5,18 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import typer
 
 from hifispeech.cli.common import Failures
 from hifispeech.cli.console import print_report
-from hifispeech.cli.pipe import STREAM, local_files
+from hifispeech.cli.pipe import local_files
 from hifispeech.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from hifispeech import Upscaler
+    from hifispeech.paths import Plan
     from hifispeech.runs.folder import FileResult, FolderProgress
 
 _MOST_NAMED = 20
@@ -30,28 +30,22 @@ class Shown(TypedDict):
     debug: bool
 
 
-def upscale_each(
-    upscaler: "Upscaler",
-    jobs: list[tuple[Path, Path]],
-    output: Path | None,
-    file_type: str | None,
-    shown: Shown,
-    **options: Any,
-) -> None:
+def upscale_each(upscaler: "Upscaler", plan: "Plan", shown: Shown, **options: Any) -> None:
     """Upscale files or pipes one after the other; `options` are those of `Upscaler.process_file`.
 
     Raises:
         typer.Exit: with code 1, if one of several files failed.
     """
     is_silent = shown["quiet"] or shown["as_json"]
-    failures = Failures(len(jobs), shown["debug"])
-    for number, (source, target) in enumerate(jobs, 1):
-        label = f"{number}/{len(jobs)} {source.name}" if len(jobs) > 1 else source.name
+    total = len(plan.jobs)
+    failures = Failures(total, shown["debug"])
+    for number, (source, target) in enumerate(plan.jobs, 1):
+        label = f"{number}/{total} {source.name}" if total > 1 else source.name
         with failures.noted(source):
-            if target != output:
+            if not plan.is_named:
                 target.parent.mkdir(parents=True, exist_ok=True)
             with (
-                local_files(source, target, file_type) as (read, write),
+                local_files(source, target, plan.suffix) as (read, write),
                 progress_bar(label, hidden=is_silent) as on_progress,
             ):
                 started = time.perf_counter()
@@ -62,15 +56,8 @@ def upscale_each(
     failures.finish()
 
 
-def is_folder_run(inputs: list[Path], output: Path | None) -> bool:
-    """Whether all results go to one folder, which then gets a manifest."""
-    from hifispeech.paths import results_folder
-
-    return STREAM not in (*inputs, output) and results_folder(inputs, output) is not None
-
-
-def upscale_folder(inputs: list[Path], output: Path | None, shown: Shown, **options: Any) -> None:
-    """Upscale into a folder; `options` are those of `runs.folder.upscale_folder`.
+def upscale_folder(plan: "Plan", shown: Shown, **options: Any) -> None:
+    """Upscale into the folder of a plan; `options` are those of `runs.folder.upscale_folder`.
 
     Raises:
         typer.Exit: with code 1, if any file failed.
@@ -81,7 +68,7 @@ def upscale_folder(inputs: list[Path], output: Path | None, shown: Shown, **opti
     is_silent = shown["quiet"] or shown["as_json"]
     with _bar(hidden=is_silent) as on_progress:
         try:
-            with closing(run(inputs, output, on_progress=on_progress, **options)) as found:
+            with closing(run(plan, on_progress=on_progress, **options)) as found:
                 for result in found:
                     results.append(result)
                     _print_result(result, shown)

@@ -5,15 +5,16 @@ grows; `clips.json` (what `Shards` reads) and `manifest.csv` (what a person read
 """
 
 import csv
-import hashlib
+import io
 import json
+import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ from hifispeech.audio.io.reader import open_reader
 from hifispeech.audio.resample import resample
 from hifispeech.datasets.corpora import Source, assign_splits
 from hifispeech.datasets.shards import AUDIO_FILE, CLIPS_FILE, SAMPLE_RATE
-from hifispeech.errors import AudioError
+from hifispeech.errors import USER_ERRORS, AudioError, explain
+from hifispeech.files import atomic_file, file_sha256, write_atomic
+from hifispeech.runs.processes import Crashed, run_tasks
 
 JOURNAL, MANIFEST = "journal.jsonl", "manifest.csv"
 MIN_SECONDS = 0.25
@@ -62,6 +65,9 @@ class Entry:
     length: int = 0
 
 
+Prepared: TypeAlias = tuple[Entry, npt.NDArray[np.int16]]
+
+
 @dataclass
 class Summary:
     """What a run of `prepare` did. `hours` and `speakers` by split, `rejected` files by reason."""
@@ -84,6 +90,9 @@ def prepare(
 ) -> Summary:
     """Write or complete the data set in `folder`. Files already in its journal are not read again.
 
+    `workers` processes read the files. They are spawned: in a script, the call belongs under
+    `if __name__ == "__main__":`.
+
     Raises:
         ValueError: if the folder holds a data set of other options, or a validation speaker is unknown.
         AudioError: if no file can be kept.
@@ -95,17 +104,18 @@ def prepare(
     offset = max((entry.offset + entry.length for entry in entries if entry.kept), default=0)
     with (folder / AUDIO_FILE).open("ab") as audio, (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         audio.truncate(2 * offset)  # audio without a line in the journal was not finished
-        for count, (entry, samples) in enumerate(_processed(todo, options, workers), start=1):
-            if entry.kept:
-                entry = Entry(**{**asdict(entry), "offset": offset, "length": len(samples)})
-                audio.write(samples.tobytes())
-                audio.flush()
-                offset += len(samples)
-            journal.write(json.dumps(asdict(entry)) + "\n")
-            journal.flush()
-            entries.append(entry)
-            if on_file:
-                on_file(count, len(todo))
+        with closing(_processed(todo, options, workers)) as results:
+            for count, (entry, samples) in enumerate(results, start=1):
+                if entry.kept:
+                    entry = replace(entry, offset=offset, length=len(samples))
+                    audio.write(samples.tobytes())
+                    audio.flush()
+                    offset += len(samples)
+                journal.write(json.dumps(asdict(entry)) + "\n")
+                journal.flush()
+                entries.append(entry)
+                if on_file:
+                    on_file(count, len(todo))
     if not any(entry.kept for entry in entries):
         raise AudioError(f"no file can be kept: {entries[0].path}: {entries[0].note}; see {folder / JOURNAL}")
     return _finish(folder, entries, valid_speakers)
@@ -130,38 +140,66 @@ def _open_journal(folder: Path, options: Options) -> list[Entry]:
     return [Entry(**json.loads(line)) for line in lines[1:]]
 
 
-def _processed(
-    sources: Sequence[Source], options: Options, workers: int
-) -> Iterator[tuple[Entry, npt.NDArray[np.int16]]]:
-    """Results in the order of `sources`, whatever the number of processes."""
-    if workers <= 1:
-        for source in sources:
-            yield process(source, options)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        waiting: deque[Future[tuple[Entry, npt.NDArray[np.int16]]]] = deque()
-        for source in sources:
-            waiting.append(pool.submit(process, source, options))
-            if len(waiting) >= 4 * workers:  # finished audio waits in memory, so not too much of it
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _processed(sources: Sequence[Source], options: Options, workers: int) -> Generator[Prepared, None, None]:
+    """Results in the order of `sources`, whatever the number of processes.
+
+    Decoders read what strangers made, so they work in processes of their own: one that crashes costs its
+    file only, and the next run does not meet that file again.
+    """
+    tasks = list(enumerate(sources))
+    ahead = 4 * workers  # finished audio waits in memory for its turn, so not too much of it
+    ended = run_tasks(partial(_handler, options), tasks, workers, max_ahead=ahead, on_log=_log)
+    finished: dict[int, Prepared] = {}
+    written = 0
+    with closing(ended):
+        for (number, source), result in ended:
+            if isinstance(result, Crashed):
+                result = _rejected(source, f"crashed: the process that read it died ({result.reason})")
+            finished[number] = result
+            while written in finished:
+                yield finished.pop(written)
+                written += 1
 
 
-def process(source: Source, options: Options) -> tuple[Entry, npt.NDArray[np.int16]]:
-    """Read, judge and convert one file. Shape: 16-bit samples `[time]` at 48 kHz, empty if rejected."""
-    path = source.path.resolve()
-    known = {
-        "path": os.fspath(path),
+def _handler(options: Options) -> Callable[[tuple[int, Source], Callable[[float], None]], Prepared]:
+    return lambda task, on_fraction: _survived(task[1], options)
+
+
+def _survived(source: Source, options: Options) -> Prepared:
+    """`process`, which one file of many must not end with an exception of its own."""
+    try:
+        return process(source, options)
+    except Exception as error:
+        text = explain(error) if isinstance(error, USER_ERRORS) else f"unexpected {error!r}; please report it"
+        return _rejected(source, f"failed: {text}")
+
+
+def _log(task: tuple[int, Source] | None, record: logging.LogRecord) -> None:
+    logging.getLogger(record.name).log(record.levelno, "%s", record.getMessage())
+
+
+def _rejected(source: Source, note: str) -> Prepared:
+    return Entry(**_origin(source), kept=False, note=note), np.zeros(0, np.int16)
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    """What is known of a file before it is read."""
+    return {
+        "path": os.fspath(source.path.resolve()),
         "source": source.source,
         "licence": source.licence,
         "speaker": source.speaker,
         "split": source.split,
     }
+
+
+def process(source: Source, options: Options) -> Prepared:
+    """Read, judge and convert one file. Shape: 16-bit samples `[time]` at 48 kHz, empty if rejected."""
+    path, known = source.path.resolve(), _origin(source)
     empty = np.zeros(0, np.int16)
     try:
         audio, rate, codec = _read_first_channel(path)
-        known["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        known["sha256"] = file_sha256(path)
     except (AudioError, OSError) as error:
         return Entry(**known, kept=False, note=f"unreadable: {' '.join(str(error).split())}"), empty
     known |= {"sample_rate": rate, "duration_s": round(len(audio) / rate, 3)}
@@ -192,7 +230,7 @@ def process(source: Source, options: Options) -> tuple[Entry, npt.NDArray[np.int
 def _read_first_channel(path: Path) -> tuple[npt.NDArray[np.float32], int, str]:
     """The first channel: a mix of microphones would add comb filters. Shape: `[time]`, rate, codec."""
     with open_reader(path) as reader:
-        audio = np.concatenate([block[0] for block in reader.blocks()])
+        audio = reader.samples(slice(1))[0]
         return audio, reader.info.sample_rate, f"{reader.info.container} {reader.info.codec}"
 
 
@@ -232,7 +270,7 @@ def _finish(folder: Path, entries: list[Entry], valid_speakers: Sequence[str]) -
         if not entry.kept:
             reason = entry.note.split(":")[0]
             summary.rejected[reason] = summary.rejected.get(reason, 0) + 1
-    _replace(folder / CLIPS_FILE, json.dumps(clips))
+    write_atomic(folder / CLIPS_FILE, json.dumps(clips))
     _write_manifest(folder / MANIFEST, entries, splits)
     return summary
 
@@ -245,18 +283,10 @@ def _split_of(entry: Entry, splits: dict[str, str]) -> str:
 
 def _write_manifest(path: Path, entries: list[Entry], splits: dict[str, str]) -> None:
     columns = [name for name in Entry.__dataclass_fields__ if name not in ("offset", "length")]
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+    with atomic_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, columns, extrasaction="ignore")
         writer.writeheader()
         for entry in entries:
             row = asdict(entry)
             row["split"] = _split_of(entry, splits) if entry.kept else ""
             writer.writerow(row)
-    temporary.replace(path)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from hifispeech.evaluate import lowrate, systems
 from hifispeech.evaluate.score import FAILURES, Job, read_truth
 from hifispeech.evaluate.systems import System
-from hifispeech.runs.processes import Finished, run_tasks
+from hifispeech.runs.processes import Crashed, run_tasks
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,8 @@ def peak_memory_mb(probe: Probe) -> float | None:
 
     None where the system fails, or the platform does not tell.
     """
-    for event in run_tasks(functools.partial(_prober), [probe], 1):
-        if isinstance(event, Finished):
-            return event.result
-    return None
+    [(_, peak_mb)] = run_tasks(functools.partial(_prober), [probe], 1)
+    return None if isinstance(peak_mb, Crashed) else peak_mb
 
 
 def _prober() -> Callable[[Probe, Callable[[float], None]], float | None]:

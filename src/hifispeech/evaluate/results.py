@@ -2,12 +2,12 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hifispeech.errors import AudioError
+from hifispeech.files import write_atomic
 
 KEYS = ("set", "file", "speaker", "rate", "system")
 FACTS = ("duration_s", "seconds", "peak_memory_mb", "delay_samples", "gain")
@@ -71,7 +71,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         keys = [getattr(row, key) for key in KEYS]
         values = [_text(row.values.get(name)) for name in names]
         writer.writerow([*keys, *values, *(_text(row.facts.get(f)) for f in FACTS), row.notes, row.error])
-    replace_file(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -106,14 +106,3 @@ def _row(cells: dict[str, str]) -> Row:
 
 def _text(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,13 +19,14 @@ from hifispeech.evaluate.cost import Probe, peak_memory_mb
 from hifispeech.evaluate.lowrate import METHODS
 from hifispeech.evaluate.report.examples import draw_all
 from hifispeech.evaluate.report.plots import matplotlib_module
-from hifispeech.evaluate.results import Row, failure_lines, read_rows, replace_file, write_rows
+from hifispeech.evaluate.results import Row, failure_lines, read_rows, write_rows
 from hifispeech.evaluate.score import Job, Settings, code_digest, failed_rows, score_clip
 from hifispeech.evaluate.sets import Clip, find_clips
 from hifispeech.evaluate.summary import Summary, summarise
 from hifispeech.evaluate.systems import System
 from hifispeech.evaluate.tables import write_tables
-from hifispeech.runs.processes import Finished, Logged, Lost, run_tasks
+from hifispeech.files import write_atomic
+from hifispeech.runs.processes import Crashed, run_tasks
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +112,13 @@ def evaluate(options: Options, on_progress: Progress | None = None) -> Summary:
     jobs = find_jobs(options)
     check_ready(options)
     shutil.rmtree(options.settings.work, ignore_errors=True)  # of a killed run
-    replace_file(options.output / "run.json", json.dumps(provenance(options, jobs), indent=1))
+    write_atomic(options.output / "run.json", json.dumps(provenance(options, jobs), indent=1))
     with _one_thread():
         rows = _score_all(options, jobs, on_progress)
         memory = _memory(options, jobs, rows)
     write_rows(options.output / "scores.csv", rows)
     summary = summarise(rows, seed=options.seed, skipped=_skipped(jobs), memory_mb=memory)
-    replace_file(options.output / "summary.json", json.dumps(summary.as_json(), indent=1))
+    write_atomic(options.output / "summary.json", json.dumps(summary.as_json(), indent=1))
     pictures = draw_all(jobs, summary, options.output, options.pictures)
     write_tables(options.output, summary, provenance(options, jobs), pictures)
     shutil.rmtree(options.settings.work, ignore_errors=True)
@@ -228,18 +229,18 @@ def _score_all(options: Options, jobs: Sequence[Job], on_progress: Progress | No
     done: dict[int, list[Row]] = {}
     report = on_progress or (lambda count, total: None)
     report(0, len(jobs))
-    for event in run_tasks(_scorer, jobs, options.workers):
-        if isinstance(event, Logged):
-            log.log(event.level, "%s", event.text)
-        if not isinstance(event, Finished | Lost):
-            continue
-        died = f"the process that worked on this clip died: {event.reason}" if isinstance(event, Lost) else ""
-        rows = event.result if isinstance(event, Finished) else failed_rows(event.task, died)
-        done[order[id(event.task)]] = rows
+    for job, rows in run_tasks(_scorer, jobs, options.workers, on_log=_log):
+        if isinstance(rows, Crashed):
+            rows = failed_rows(job, f"the process that worked on this clip died: {rows.reason}")
+        done[order[id(job)]] = rows
         for line in failure_lines(rows, options.rates, [system.label for system in options.systems]):
             log.warning("%s", line)
         report(len(done), len(jobs))
     return [row for index in range(len(jobs)) for row in done[index]]
+
+
+def _log(job: Job | None, record: logging.LogRecord) -> None:
+    log.log(record.levelno, "%s", record.getMessage())
 
 
 @contextlib.contextmanager
@@ -273,6 +274,6 @@ def _memory(options: Options, jobs: Sequence[Job], rows: Sequence[Row]) -> dict[
         if not entry.is_file():
             peak = peak_memory_mb(Probe(job, system, row.rate))
             if peak is not None:
-                replace_file(entry, json.dumps(round(peak)))
+                write_atomic(entry, json.dumps(round(peak)))
         memory[system.label] = json.loads(entry.read_text()) if entry.is_file() else None
     return memory

@@ -16,9 +16,10 @@ from hifispeech.audio.io.writer import write
 from hifispeech.audio.resample import resample
 from hifispeech.errors import AudioError, HifispeechError, explain
 from hifispeech.evaluate import align, lowrate, metrics, systems
-from hifispeech.evaluate.results import Row, replace_file
+from hifispeech.evaluate.results import Row
 from hifispeech.evaluate.sets import Clip
 from hifispeech.evaluate.systems import PACKAGE, RATE, System
+from hifispeech.files import file_sha256, write_atomic
 
 MIN_REFERENCE_RATE = 44100
 # What a tool, a codec or a decoder can make of a bad file; anything else is a mistake of ours.
@@ -83,7 +84,7 @@ def score_clip(job: Job) -> list[Row]:
                 try:
                     low = lowrate.low_rate(truth.audio, rate, job.settings.degrade) if low is None else low
                     errors = _score(job, truth, low, system, rate, known, wanted)
-                    replace_file(entry, json.dumps(known))
+                    write_atomic(entry, json.dumps(known))
                 except FAILURES as error:
                     errors = [explain(error)]
             rows.append(_row(job, system, rate, known, needed, truth.notes, errors))
@@ -122,7 +123,7 @@ def read_truth(path: Path, max_s: float) -> Truth:
         raise AudioError(
             f"{path.name} is digital silence (a channel or all); there is nothing to compare with"
         )
-    return Truth(audio, hashlib.sha256(path.read_bytes()).hexdigest(), "; ".join(notes))
+    return Truth(audio, file_sha256(path), "; ".join(notes))
 
 
 def make_output(job: Job, truth: Audio, low: Audio, system: System, rate: int) -> systems.Output:

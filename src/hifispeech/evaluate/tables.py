@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hifispeech.evaluate.results import Row, failure_lines, replace_file
+from hifispeech.evaluate.results import Row, failure_lines
 from hifispeech.evaluate.summary import Entry, Summary, is_lower_better
+from hifispeech.files import write_atomic
 
 SIGNIFICANT = 0.05
 _FAILURES_SHOWN = 50
@@ -47,9 +48,9 @@ class Pictures:
 
 def write_tables(folder: Path, summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> None:
     """Write tables.md, tables.tex and comparisons.csv."""
-    replace_file(folder / "tables.md", "\n".join(markdown(summary, run, pictures)).rstrip() + "\n")
-    replace_file(folder / "tables.tex", "\n".join(latex(summary)) + "\n")
-    replace_file(folder / "comparisons.csv", comparisons_csv(summary))
+    write_atomic(folder / "tables.md", "\n".join(markdown(summary, run, pictures)).rstrip() + "\n")
+    write_atomic(folder / "tables.tex", "\n".join(latex(summary)) + "\n")
+    write_atomic(folder / "comparisons.csv", comparisons_csv(summary))
 
 
 def markdown(summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> list[str]:

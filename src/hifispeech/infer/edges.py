@@ -3,7 +3,7 @@
 Long recordings are measured in spans of five minutes, so that memory does not grow with their length.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,12 +38,7 @@ def fixed_track(cutoff_hz: float, sample_rate: int) -> Track:
     return [(0.0, Bandwidth(cutoff_hz=cutoff_hz, pass_hz=cutoff_hz, is_full_band=False, is_silent=False))]
 
 
-def measure(
-    blocks: Iterable[npt.NDArray[np.float32]],
-    sample_rate: int,
-    channels: int,
-    on_progress: Callable[[float], None] | None = None,
-) -> list[Track]:
+def measure(blocks: Iterable[npt.NDArray[np.float32]], sample_rate: int, channels: int) -> list[Track]:
     """Bandwidth over time of every channel of a stream of blocks `[channels, time]` of any size."""
     span = SPAN_S * sample_rate
     meters = [BandwidthMeter(sample_rate) for _ in range(channels)]
@@ -58,8 +53,6 @@ def measure(
             if frames % span == 0:
                 _close_span(tracks, meters, frames / sample_rate - SPAN_S)
                 meters = [BandwidthMeter(sample_rate) for _ in range(channels)]
-        if on_progress is not None:
-            on_progress(frames / sample_rate)
     if frames % span or not frames:
         _close_span(tracks, meters, frames // span * SPAN_S)
     return tracks

@@ -1,49 +1,26 @@
 """Upscaling of arrays and files: detect the bandwidth, resample, generate what is missing, write.
 
-A file's way: `io.open_reader -> Resampler -> Generator -> AudioWriter`, block by block, in constant memory;
-the bandwidth is measured in a pass of its own before.
+A file's way is `infer.file`; an array's is `Resampler -> Generator`, block by block, so that a long one needs
+no more memory than a long file.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hifispeech.audio.io.reader import check_loudest, open_reader
-from hifispeech.audio.io.sndfile import AudioInfo
-from hifispeech.audio.io.writer import AudioWriter, choose_encoding
+from hifispeech.audio.io.reader import check_loudest
 from hifispeech.audio.resample import Resampler, check_rate
 from hifispeech.errors import AudioError
 from hifispeech.infer.edges import RATE, Track, edge_track, fixed_track, measure
+from hifispeech.infer.file import FileReport, InputFile
 from hifispeech.infer.load import frame_threads, make_generator, open_model
 from hifispeech.weights.packaged import DEFAULT
 
 Progress = Callable[[float, float | None], None]
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What `Upscaler.process_file` did.
-
-    `cutoff_hz`, `full_band` and `silent` have one value a channel: the lowest cutoff over time (0 for digital
-    silence), full band throughout, digital silence throughout.
-    """
-
-    input: Path
-    output: Path
-    sample_rate: int
-    channels: int
-    duration_s: float
-    cutoff_hz: tuple[float, ...]
-    full_band: tuple[bool, ...]
-    silent: tuple[bool, ...]
-    peak: float
-    samples_over: int
-    warnings: tuple[str, ...] = field(default=())
 
 
 class Upscaler:
@@ -134,75 +111,18 @@ class Upscaler:
         Raises:
             AudioError: if the input cannot be read or the output not be written; no partial output is left.
         """
-        source, target = Path(input), Path(output)
-        with open_reader(source) as reader:
-            info = reader.info
-            check_rate(info.sample_rate)
-            done = progress_by_half(on_progress, info.duration_s)
-            writer = writer_for(source, target, info, force=force, encoding=encoding, peak=peak)
+        with InputFile(input) as file:
+            check_rate(file.info.sample_rate)
+            done = progress_by_half(on_progress, file.info.duration_s)
+            writer = file.writer(Path(output), force=force, encoding=encoding, peak=peak)
             with writer:
                 if cutoff_hz is None:
-                    blocks = reader.blocks(info.sample_rate)
-                    tracks = measure(
-                        blocks, info.sample_rate, info.channels, lambda seconds: done(seconds, 0)
-                    )
+                    file.measure(lambda _, seconds: done(seconds, 0))
                 else:
-                    tracks = [fixed_track(cutoff_hz, info.sample_rate)] * info.channels
-                written = 0
-                for block in self.run_blocks(
-                    reader.blocks(info.sample_rate), info.sample_rate, info.channels, tracks
-                ):
-                    writer.write(block)
-                    written += block.shape[1]
-                    done(written / RATE, 1 if cutoff_hz is None else 2)
-        return report_of(source, target, info, tracks, writer, reader.warnings)
-
-
-def writer_for(
-    source: Path,
-    target: Path,
-    info: AudioInfo,
-    *,
-    force: bool = False,
-    encoding: str | None = None,
-    peak: str = "limit",
-) -> AudioWriter:
-    """The writer of the result of a file; without `encoding` as precise as that where the format can."""
-    return AudioWriter(
-        target,
-        RATE,
-        info.channels,
-        encoding=encoding or choose_encoding(target, info),
-        force=force,
-        tags=info.tags,
-        peak=peak,
-        inputs=[source],
-    )
-
-
-def report_of(
-    source: Path,
-    target: Path,
-    info: AudioInfo,
-    tracks: list[Track],
-    writer: AudioWriter,
-    warnings: Sequence[str],
-) -> FileReport:
-    """What was done to a file whose result is written."""
-    bands = [[band for _, band in track] for track in tracks]
-    return FileReport(
-        source,
-        target,
-        info.sample_rate,
-        info.channels,
-        writer.frames / RATE,
-        tuple(min(0.0 if band.is_silent else band.cutoff_hz for band in channel) for channel in bands),
-        tuple(all(band.is_full_band for band in channel) for channel in bands),
-        tuple(all(band.is_silent for band in channel) for channel in bands),
-        writer.peak,
-        writer.samples_over,
-        tuple(warnings),
-    )
+                    file.fix(cutoff_hz)
+                stage = 1 if cutoff_hz is None else 2
+                file.generate(self.run_blocks, writer, lambda: done(writer.frames / RATE, stage))
+        return file.report(Path(output), writer)
 
 
 def check_audio(audio: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

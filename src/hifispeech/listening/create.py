@@ -16,6 +16,7 @@ import numpy as np
 
 from hifispeech.audio.io.writer import write
 from hifispeech.errors import AudioError, HifispeechError
+from hifispeech.files import atomic_path
 from hifispeech.listening import definition as test
 from hifispeech.listening.definition import (
     LOW_ANCHOR_HZ,
@@ -192,16 +193,12 @@ def _new_folder(target: Path, force: bool) -> Iterator[Path]:
     _check_target(target, force)
     if not target.absolute().parent.is_dir():
         raise HifispeechError(f"{target.parent}: no such folder; create it first or write elsewhere")
-    folder = target.absolute().with_name(f".hifispeech-{secrets.token_hex(8)}.tmp")
-    folder.mkdir()
-    try:
+    with atomic_path(target) as folder:
+        folder.mkdir()
         yield folder
         _check_target(target, force)  # answers may have come meanwhile
         if target.is_dir():
             shutil.rmtree(target)
-        folder.rename(target.absolute())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_target(target: Path, force: bool) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -14,6 +12,7 @@ from typing import Any
 
 from hifispeech.audio.io.writer import check_target
 from hifispeech.errors import HifispeechError
+from hifispeech.files import write_atomic
 from hifispeech.listening import definition as test
 from hifispeech.listening.analysis import (
     Choice,
@@ -91,12 +90,7 @@ def save_csv(found: Results, target: Path, *, force: bool = False) -> None:
             head = [answer.listener, answer.number, item.name, item.condition]
             table.writerow([*head, *cells, f"{answer.seconds:.1f}", at])
     check_target(target.absolute(), force=force)
-    temporary = target.absolute().with_name(f".hifispeech-{secrets.token_hex(8)}.tmp")
-    try:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(target, text.getvalue())
 
 
 def as_json(found: Results) -> dict[str, Any]:

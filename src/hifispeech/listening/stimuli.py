@@ -81,15 +81,15 @@ def read_alike(files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], int]:
 def _read_short(path: Path) -> tuple[np.ndarray, int]:
     """A file as [channels, time] and its rate; one that is too long is not read to its end."""
     with open_reader(path) as reader:
-        rate, blocks, frames = reader.info.sample_rate, [], 0
-        for block in reader.blocks():
-            blocks.append(block)
-            frames += block.shape[1]
+        rate = reader.info.sample_rate
+
+        def check(frames: int) -> None:
             if frames > MAX_SECONDS * rate:
                 raise AudioError(
                     f"{path}: is longer than {MAX_SECONDS:.0f} s; to be compared by ear, cut it to about 10 s"
                 )
-    return np.concatenate(blocks, axis=1), rate
+
+        return reader.samples(on_frames=check), rate
 
 
 def low_pass(audio: np.ndarray, sample_rate: int, cutoff_hz: float) -> np.ndarray:

@@ -6,7 +6,6 @@ one place. Needs PyTorch (`pip install "hifispeech[train]"`); the ONNX runtime n
 
 import hashlib
 import json
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hifispeech.errors import ModelError
+from hifispeech.files import atomic_path
 
 FORMAT = "hifispeech/1"
 Config = TypeVar("Config")
@@ -80,14 +80,8 @@ def save_artefact(
     metadata = {"format": FORMAT, "kind": kind, "config": config_json, "sha256": digest}
     metadata["notes"] = json.dumps(dict(notes or {}), sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are readable by their owner alone, and the mode would stay.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return digest
 
 

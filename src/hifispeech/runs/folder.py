@@ -17,11 +17,12 @@ from typing import TypeAlias
 from hifispeech.audio.io.encode import check_format
 from hifispeech.audio.io.writer import check_target
 from hifispeech.errors import HifispeechError, explain
+from hifispeech.files import rename
 from hifispeech.infer.edges import RATE
-from hifispeech.paths import plan_outputs, results_folder
+from hifispeech.paths import Plan
 from hifispeech.runs.manifest import Entry, Manifest
-from hifispeech.runs.one_file import FileResult, Options, Outcome, Task, stamp
-from hifispeech.runs.processes import Finished, Logged, Lost, Progress, run_tasks
+from hifispeech.runs.one_file import FileResult, Options, stamp
+from hifispeech.runs.processes import Crashed, run_tasks
 from hifispeech.weights.packaged import DEFAULT
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -44,7 +45,7 @@ OnProgress: TypeAlias = Callable[[FolderProgress], None]
 
 
 def upscale_folder(
-    inputs: StrPath | Sequence[StrPath],
+    inputs: StrPath | Sequence[StrPath] | Plan,
     output: StrPath | None = None,
     *,
     file_type: str | None = None,
@@ -65,7 +66,8 @@ def upscale_folder(
     stays, and `resume` goes on from there. The folder gets a manifest, `hifispeech.jsonl`; see `Entry`.
 
     Args:
-        inputs: a folder, searched recursively, or several files and folders.
+        inputs: a folder, searched recursively, or several files and folders; or a plan that was made of them
+            with `output` and `file_type`.
         output: the folder to write; `FOLDER_48k` beside a single input folder by default.
         file_type: such as "flac"; WAV by default. `encoding`, `cutoff_hz` and `peak` are those of
             `Upscaler.process_file`, `model` and `device` those of `Upscaler`.
@@ -85,10 +87,8 @@ def upscale_folder(
         ValueError: no folder for the results is given, or `workers` or `threads` is below 1.
         OSError: the manifest cannot be written.
     """
-    paths = [Path(inputs)] if isinstance(inputs, str | os.PathLike) else [Path(path) for path in inputs]
-    target = None if output is None else Path(output)
-    root = results_folder(paths, target)
-    if root is None:
+    plan = inputs if isinstance(inputs, Plan) else _plan(inputs, output, file_type)
+    if plan.folder is None:
         raise ValueError(
             "inputs must be a folder, or several files with the folder to write to in output; "
             "use upscale_file for a single file"
@@ -96,11 +96,15 @@ def upscale_folder(
     workers = available_cores() if workers is None else workers
     if workers < 1 or threads < 1:
         raise ValueError(f"workers={workers} and threads={threads} must be at least 1")
-    jobs = plan_outputs(paths, target, file_type)
-    check_format(jobs[0][1].suffix, encoding, RATE, 1)
-    options = Options(str(model), device, threads, encoding, cutoff_hz, peak)
-    run = _Run(root, jobs, options, resume=resume, force=force, on_progress=on_progress)
+    check_format(plan.jobs[0][1].suffix, encoding, RATE, 1)
+    options = Options(str(model), device, threads, encoding, cutoff_hz, peak, force)
+    run = _Run(plan.folder, plan.jobs, options, resume=resume, on_progress=on_progress)
     return run.results(workers)
+
+
+def _plan(inputs: StrPath | Sequence[StrPath], output: StrPath | None, file_type: str | None) -> Plan:
+    paths = [Path(inputs)] if isinstance(inputs, str | os.PathLike) else [Path(path) for path in inputs]
+    return Plan.make(paths, None if output is None else Path(output), file_type)
 
 
 def available_cores() -> int:
@@ -116,10 +120,10 @@ class _Run:
     jobs: list[tuple[Path, Path]]
     options: Options
     resume: bool
-    force: bool
     on_progress: OnProgress | None
     _settings: dict[str, object] = field(default_factory=dict)
-    _shares: dict[Path, float] = field(default_factory=dict)  # of the files at work, by target
+    _sizes: dict[Path, int] = field(default_factory=dict)  # of the inputs that are not finished, by output
+    _bytes_at_work: dict[Path, float] = field(default_factory=dict)  # what is done of them, by output
     _state: FolderProgress = FolderProgress(0, 0, 0, 0, 0)
 
     def results(self, workers: int) -> Generator[FileResult, None, None]:
@@ -130,98 +134,91 @@ class _Run:
             _remove_scratch(self.root)  # of a run that was killed; the lock tells that it is gone
             scratch = self.root.absolute() / SCRATCH
             scratch.mkdir(exist_ok=True)
+            # A scratch name is never used again, should a process of a killed run live on for a moment.
+            prefix = f"{scratch}{os.sep}{secrets.token_hex(4)}-"
+            self.options = replace(self.options, scratch_prefix=prefix)
             try:
-                tasks = self._tasks(manifest, scratch)
-                self._state = FolderProgress(0, len(tasks), 0, 0, sum(task.size for task in tasks))
+                pending = [self._pending(source, target, manifest) for source, target in self.jobs]
+                self._sizes = {file.output: _size(file.input) for file in pending}
+                self._state = FolderProgress(0, len(pending), 0, 0, sum(self._sizes.values()))
                 self._tell()
-                with contextlib.closing(run_tasks(self.options, tasks, workers)) as events:
-                    for event in events:
-                        if isinstance(event, Logged):
-                            _log(event)
-                        elif isinstance(event, Progress):
-                            self._shares[event.task.target] = event.share * event.task.size
-                            self._tell()
-                        else:
-                            yield self._conclude(event, manifest)
+                ended = run_tasks(self.options, pending, workers, on_progress=self._at_work, on_log=self._log)
+                with contextlib.closing(ended):
+                    for file, result in ended:
+                        yield self._conclude(file, result, manifest)
             finally:
                 _remove_scratch(self.root)
 
-    def _tasks(self, manifest: Manifest, scratch: Path) -> list[Task]:
-        """A scratch name is never used again, should a process of a killed run live on for a moment."""
-        token = secrets.token_hex(4)
-        tasks = []
-        for number, (source, target) in enumerate(self.jobs):
-            name = self._name(target)
-            done = manifest.done.get(name) if self.resume else None
-            same = done is not None and _is_same(done.settings, self._settings)
-            may_replace = self.force or done is not None
-            part = scratch / f"{token}-{number}{target.suffix}"
-            tasks.append(Task(source, target, part, _size(source), may_replace, done if same else None))
-        return tasks
+    def _pending(self, source: Path, target: Path, manifest: Manifest) -> FileResult:
+        """A file to be worked on, with what an earlier run noted of it."""
+        done = manifest.done.get(self._name(target)) if self.resume else None
+        if done is None:
+            return FileResult(source, target, "pending")
+        same = _is_same(done.settings, self._settings)
+        return FileResult(
+            source,
+            target,
+            "pending",
+            input_sha256=done.input_sha256 if same else None,
+            output_sha256=done.output_sha256 or "",
+        )
 
-    def _conclude(self, event: Finished[Task, Outcome] | Lost[Task], manifest: Manifest) -> FileResult:
+    def _conclude(self, file: FileResult, result: FileResult | Crashed, manifest: Manifest) -> FileResult:
         """Record the end of a file; a finished one gets its name."""
-        task = event.task
-        if isinstance(event, Lost):
-            text = f"{task.source}: the process at work on it died ({event.reason}); run again with --resume"
-            outcome = Outcome(FileResult(task.source, task.target, "failed", error=text))
-        else:
-            outcome = event.result
-        result = outcome.result
+        if isinstance(result, Crashed):
+            text = f"{file.input}: the process at work on it died ({result.reason}); run again with --resume"
+            result = FileResult(file.input, file.output, "failed", error=text)
         if result.status == "done":
+            scratch = self.options.scratch_of(file.output)
             try:
-                task.target.parent.mkdir(parents=True, exist_ok=True)
-                check_target(task.target, force=task.may_replace, inputs=[task.source])
-                manifest.append(self._entry(outcome))
-                os.replace(task.scratch, os.path.realpath(task.target))
+                file.output.parent.mkdir(parents=True, exist_ok=True)
+                check_target(file.output, force=self.options.may_replace(file), inputs=[file.input])
+                manifest.append(self._entry(result))
+                rename(scratch, Path(os.path.realpath(file.output)))
             except (HifispeechError, OSError) as error:
-                task.scratch.unlink(missing_ok=True)
-                result = replace(result, status="failed", report=None, error=explain(error))
+                scratch.unlink(missing_ok=True)
+                result = replace(
+                    result, status="failed", report=None, error=explain(error), output_sha256=None
+                )
         if result.status == "failed":
-            manifest.append(self._entry(replace(outcome, result=result, output_sha256=None)))
-        self._count(task, result)
+            manifest.append(self._entry(result))
+        self._count(result)
         return result
 
-    def _entry(self, outcome: Outcome) -> Entry:
-        result = outcome.result
-        return Entry.ended(
-            self._name(result.output),
-            str(result.input),
-            self._settings,
-            result.seconds,
-            input_sha256=outcome.input_sha256,
-            output_sha256=outcome.output_sha256,
-            report=result.report,
-            error=result.error,
-        )
+    def _entry(self, result: FileResult) -> Entry:
+        return result.entry(Entry, self._name(result.output), self._settings)
 
     def _name(self, target: Path) -> str:
         return target.relative_to(self.root).as_posix()
 
-    def _count(self, task: Task, result: FileResult) -> None:
-        self._shares.pop(task.target, None)
-        state, is_unchanged = self._state, result.status == "unchanged"
+    def _count(self, result: FileResult) -> None:
+        size, is_unchanged = self._sizes.pop(result.output), result.status == "unchanged"
+        self._bytes_at_work.pop(result.output, None)
+        state = self._state
         self._state = FolderProgress(
             state.files + 1,
             state.total_files,
             state.failed + (result.status == "failed"),
-            state.done_bytes + (0 if is_unchanged else task.size),
-            state.total_bytes - (task.size if is_unchanged else 0),
+            state.done_bytes + (0 if is_unchanged else size),
+            state.total_bytes - (size if is_unchanged else 0),
         )
+        self._tell()
+
+    def _at_work(self, file: FileResult, fraction: float) -> None:
+        self._bytes_at_work[file.output] = fraction * self._sizes[file.output]
         self._tell()
 
     def _tell(self) -> None:
         if self.on_progress is not None:
-            done_bytes = self._state.done_bytes + sum(self._shares.values())
+            done_bytes = self._state.done_bytes + sum(self._bytes_at_work.values())
             self.on_progress(replace(self._state, done_bytes=done_bytes))
 
-
-def _log(event: Logged[Task]) -> None:
-    """Log what a process said, with the name that its file will have."""
-    text, task = event.text, event.task
-    if task is not None:
-        text = text.replace(str(task.scratch), str(task.target))
-    logging.getLogger(event.logger).log(event.level, "%s", text)
+    def _log(self, file: FileResult | None, record: logging.LogRecord) -> None:
+        """Log what a process said, with the name that its file will have."""
+        text = record.getMessage()
+        if file is not None:
+            text = text.replace(str(self.options.scratch_of(file.output)), str(file.output))
+        logging.getLogger(record.name).log(record.levelno, "%s", text)
 
 
 def _is_same(settings: dict[str, object], other: dict[str, object]) -> bool:

@@ -6,11 +6,9 @@ it back when the process dies, however it dies, so that no stale lock can exist.
 
 import dataclasses
 import errno
-import hashlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -20,16 +18,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from hifispeech.errors import AudioError
+from hifispeech.files import try_lock
 
 if TYPE_CHECKING:
-    from hifispeech.infer.upscaler import FileReport
+    from hifispeech.infer.file import FileReport
 
 log = logging.getLogger(__name__)
 
 NAME = "hifispeech.jsonl"
 DONE, FAILED = "done", "failed"
-_LOCK_OFFSET = 1 << 40  # Windows locks a byte, not a file: one that no manifest reaches
-_BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 
 EntryType = TypeVar("EntryType", bound="Entry")
 
@@ -124,7 +121,7 @@ class Manifest:
     def __enter__(self) -> "Manifest":
         self._file: FileIO = open(self.path, "a+b", buffering=0)
         try:
-            _lock(self._file, self.path)
+            self._lock()
             self._repair()
             for entry in read_manifest(self.path):
                 self._note(entry)
@@ -150,6 +147,19 @@ class Manifest:
     def _note(self, entry: Entry) -> None:
         if entry.status == DONE:
             self.done[entry.output] = entry
+
+    def _lock(self) -> None:
+        try:
+            if try_lock(self._file):
+                return
+        except OSError as error:
+            log.warning(
+                "%s: cannot be locked (%s); start no second run on this folder", self.path, error.strerror
+            )
+            return
+        raise AudioError(
+            f"{self.path.parent}: another run is writing to this folder; wait for it, or pass another output"
+        )
 
     def _repair(self) -> None:
         """Cut off what stands after the last end of a line."""
@@ -187,36 +197,3 @@ def _entry(values: dict[str, object]) -> Entry:
     if entry.status not in (DONE, FAILED) or not isinstance(entry.output, str):
         raise ValueError(f"status {entry.status!r} of output {entry.output!r}")
     return entry
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _lock(file: FileIO, path: Path) -> None:
-    """Lock the open file against other processes.
-
-    Raises:
-        AudioError: another process holds the lock.
-    """
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(_LOCK_OFFSET)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _BUSY:
-            raise AudioError(
-                f"{path.parent}: another run is writing to this folder; wait for it, or pass another output"
-            ) from error
-        log.warning("%s: cannot be locked (%s); start no second run on this folder", path, error.strerror)

@@ -1,7 +1,7 @@
-"""Tasks spread over processes that may die: a lost task is noticed, its process replaced, the rest goes on.
+"""A process pool that survives crashes: a dead process fails only its current task and is replaced.
 
-`run_tasks` starts the processes (spawned, nothing is shared with the parent), gives each one task at a time
-and yields what happens. A process ends when its parent does, even if that one is killed.
+`run_tasks` spawns the processes, so that they share nothing with the parent, gives each one task at a time
+and yields what becomes of the tasks. A process ends when its parent does, even if that one is killed.
 """
 
 import contextlib
@@ -14,167 +14,184 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnContext
 from typing import Any, Generic, TypeVar
 
 from hifispeech.errors import HifispeechError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-# Works on a task; calls its second argument with the share that is done, 0 to 1, now and then.
+# Works on a task; calls its second argument with the fraction that is done, 0 to 1, now and then.
 Handler = Callable[[Task, Callable[[float], None]], Result]
 # Makes the handler of a process. Picklable, as are tasks and results.
 Setup = Callable[[], Handler[Task, Result]]
+OnProgress = Callable[[Task, float], None]
+# Gets what a process logged and its task at that time, None before the first and between two.
+OnLog = Callable[[Task | None, logging.LogRecord], None]
 
-_MOST_BAD_STARTS = 3
+_MAX_BAD_STARTS = 3
 _GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Progress(Generic[Task]):
-    """A part of the task is done: `share`, 0 to 1."""
+class Crashed:
+    """What becomes of a task whose process died."""
 
-    task: Task
-    share: float
-
-
-@dataclass(frozen=True)
-class Logged(Generic[Task]):
-    """A process logged something, most likely about its task."""
-
-    task: Task | None
-    logger: str
-    level: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Finished(Generic[Task, Result]):
-    """The handler returned."""
-
-    task: Task
-    result: Result
-
-
-@dataclass(frozen=True)
-class Lost(Generic[Task]):
-    """The process died at the task."""
-
-    task: Task
     reason: str
 
 
-Event = Progress[Task] | Logged[Task] | Finished[Task, Result] | Lost[Task]
-
-
-@dataclass(eq=False)
-class _Worker(Generic[Task]):
-    process: SpawnProcess
-    pipe: connection.Connection
-    task: Task | None = None
-    is_ready: bool = False
-
-
 def run_tasks(
-    setup: "Setup[Task, Result]", tasks: Sequence[Task], workers: int
-) -> "Generator[Event[Task, Result], None, None]":
-    """Work on all tasks in `workers` processes; events come in the order in which they happen.
+    setup: "Setup[Task, Result]",
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    max_ahead: int | None = None,
+    on_progress: "OnProgress[Task] | None" = None,
+    on_log: "OnLog[Task] | None" = None,
+) -> "Generator[tuple[Task, Result | Crashed], None, None]":
+    """Work on all tasks in `workers` processes; yields each task as it ends, with its result.
 
-    When the iterator is closed or an exception passes through it, the processes are ended.
+    No task starts while one that comes `max_ahead` or more places before it is unfinished; this bounds what
+    has to be kept by a caller who needs the results in order. When the iterator is closed or an exception
+    passes through it, the processes are ended.
 
     Raises:
         HifispeechError: `setup` raised it in a process, or processes die before they are ready.
     """
-    crew = _Crew(setup, deque(tasks))
+    pool = _ProcessPool(setup, tasks, max_ahead, on_progress, on_log)
     try:
         for _ in range(min(workers, len(tasks))):
-            crew.start_worker()
-        while crew.workers:
-            for ready in connection.wait([worker.pipe for worker in crew.workers]):
-                worker = next(worker for worker in crew.workers if worker.pipe is ready)
-                event = crew.receive(worker)
-                if event is not None:
-                    yield event
+            pool.start_process()
+        while pool.processes:
+            for ready in connection.wait([process.pipe for process in pool.processes]):
+                process = next(process for process in pool.processes if process.pipe is ready)
+                ended = pool.receive(process)
+                if ended is not None:
+                    yield ended
     finally:
-        crew.stop()
+        pool.stop()
 
 
-class _Crew(Generic[Task, Result]):
-    """The processes at work and the tasks that wait."""
+class _Process(Generic[Task, Result]):
+    """One process of the pool; `job` is its task and the place of that among all tasks."""
 
-    def __init__(self, setup: "Setup[Task, Result]", waiting: deque[Task]) -> None:
-        self.workers: list[_Worker[Task]] = []
-        self._setup, self._waiting = setup, waiting
-        self._context: SpawnContext = multiprocessing.get_context("spawn")
+    def __init__(self, context: SpawnContext, setup: "Setup[Task, Result]") -> None:
+        self.pipe, theirs = context.Pipe()
+        self.job: tuple[int, Task] | None = None
+        self.is_ready = False
+        self.wants_job = False
+        self._process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
+        with _without_interrupts():
+            self._process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def bury(self) -> str:
+        """Clean up after a process that ended; returns why it did."""
+        self.pipe.close()
+        self._process.join(_GRACE_S)
+        return _exit_reason(self._process.exitcode)
+
+    def terminate(self) -> None:
+        """Ask the process to end, also in the middle of its task."""
+        self._process.terminate()
+
+    def end(self) -> None:
+        """Wait for the end after `terminate`, but not for long."""
+        self._process.join(_GRACE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self.pipe.close()
+
+
+class _ProcessPool(Generic[Task, Result]):
+    """The processes and the tasks that no process has got yet."""
+
+    def __init__(
+        self,
+        setup: "Setup[Task, Result]",
+        tasks: Sequence[Task],
+        max_ahead: int | None,
+        on_progress: "OnProgress[Task] | None",
+        on_log: "OnLog[Task] | None",
+    ) -> None:
+        self.processes: list[_Process[Task, Result]] = []
+        self._setup, self._max_ahead = setup, max_ahead
+        self._on_progress, self._on_log = on_progress, on_log
+        self._waiting = deque(enumerate(tasks))
+        self._context = multiprocessing.get_context("spawn")
         self._bad_starts = 0
 
-    def start_worker(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._setup), daemon=True)
-        with _without_interrupts():
-            process.start()
-        theirs.close()  # so that the pipe ends when the process does
-        self.workers.append(_Worker(process, ours))
+    def start_process(self) -> None:
+        self.processes.append(_Process(self._context, self._setup))
 
-    def receive(self, worker: _Worker[Task]) -> "Event[Task, Result] | None":
-        """Take a message of a process; None if it is of no interest outside."""
+    def receive(self, process: "_Process[Task, Result]") -> "tuple[Task, Result | Crashed] | None":
+        """Take a message of a process; returns its task and the result if the task has ended."""
         try:
-            kind, value = worker.pipe.recv()
+            kind, value = process.pipe.recv()
         except (EOFError, OSError):
-            return self._bury(worker)
-        if kind == "log":
-            return Logged(worker.task, *value)
+            return self._replace_dead(process)
         if kind == "broken":
             raise value
-        task = worker.task
-        if kind == "progress":
-            return None if task is None else Progress(task, value)
-        if kind == "ready":
-            worker.is_ready, self._bad_starts = True, 0
-            self._assign(worker)
+        task = None if process.job is None else process.job[1]
+        if kind == "log":
+            if self._on_log is not None:
+                self._on_log(task, logging.makeLogRecord(value))
             return None
-        assert kind == "done" and task is not None
-        self._assign(worker)
-        return Finished(task, value)
+        if kind == "progress":
+            if self._on_progress is not None and task is not None:
+                self._on_progress(task, value)
+            return None
+        if kind == "ready":
+            process.is_ready, self._bad_starts = True, 0
+        job, process.job, process.wants_job = process.job, None, True
+        self._hand_out()
+        return None if job is None else (job[1], value)
 
-    def _assign(self, worker: _Worker[Task]) -> None:
-        """The next task, or none: then the process ends."""
-        worker.task = self._waiting.popleft() if self._waiting else None
-        try:
-            worker.pipe.send(worker.task)
-        except OSError:  # it died while idle; its end of the pipe says so next
-            if worker.task is not None:
-                self._waiting.appendleft(worker.task)
-                worker.task = None
+    def _hand_out(self) -> None:
+        """The next tasks to the processes that want one; where none is left, the process ends."""
+        for process in self.processes:
+            if not process.wants_job or self._is_far_ahead():
+                continue
+            process.wants_job = False
+            process.job = self._waiting.popleft() if self._waiting else None
+            try:
+                process.pipe.send(process.job)
+            except OSError:  # it died while idle; its end of the pipe says so next
+                if process.job is not None:
+                    self._waiting.appendleft(process.job)
+                    process.job = None
 
-    def _bury(self, worker: _Worker[Task]) -> "Lost[Task] | None":
-        """Replace a process that ended while there is work."""
-        self.workers.remove(worker)
-        worker.pipe.close()
-        worker.process.join(_GRACE_S)
-        reason = _exit_reason(worker.process.exitcode)
-        if not worker.is_ready:
+    def _is_far_ahead(self) -> bool:
+        """Whether the next task has to wait for one that comes long before it."""
+        unfinished = [process.job[0] for process in self.processes if process.job is not None]
+        if self._max_ahead is None or not self._waiting or not unfinished:
+            return False
+        return self._waiting[0][0] - min(unfinished) >= self._max_ahead
+
+    def _replace_dead(self, process: "_Process[Task, Result]") -> tuple[Task, Crashed] | None:
+        """Start another process in place of one that ended, if there is work for it."""
+        self.processes.remove(process)
+        reason = process.bury()
+        if not process.is_ready:
             self._bad_starts += 1
-            if self._bad_starts >= _MOST_BAD_STARTS:
+            if self._bad_starts >= _MAX_BAD_STARTS:
                 raise HifispeechError(
                     f"worker processes end before they are ready ({reason}); use fewer of them if memory is "
                     'short; in a script, put the call under `if __name__ == "__main__":`'
                 )
         if self._waiting:
-            self.start_worker()
-        return None if worker.task is None else Lost(worker.task, reason)
+            self.start_process()
+        self._hand_out()  # the task that is lost may have been what others waited for
+        return None if process.job is None else (process.job[1], Crashed(reason))
 
     def stop(self) -> None:
         """End all processes, those at work in the middle of it."""
-        for worker in self.workers:
-            worker.process.terminate()
-        for worker in self.workers:
-            worker.process.join(_GRACE_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.pipe.close()
-        self.workers.clear()
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.end()
+        self.processes.clear()
 
 
 def _exit_reason(code: int | None) -> str:
@@ -205,7 +222,9 @@ class _ToParent(logging.Handler):
         self._pipe = pipe
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._pipe.send(("log", (record.name, record.levelno, record.getMessage())))
+        # Not the record itself: its arguments and its traceback may not be picklable.
+        fields = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
+        self._pipe.send(("log", {**fields, "msg": record.getMessage()}))
 
 
 def _serve(pipe: connection.Connection, setup: Callable[[], Handler[Any, Any]]) -> None:
@@ -221,8 +240,9 @@ def _serve(pipe: connection.Connection, setup: Callable[[], Handler[Any, Any]]) 
         return
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
         pipe.send(("ready", None))
-        while (task := pipe.recv()) is not None:
-            pipe.send(("done", handler(task, lambda share: pipe.send(("progress", share)))))
+        while (job := pipe.recv()) is not None:
+            _, task = job
+            pipe.send(("done", handler(task, lambda fraction: pipe.send(("progress", fraction)))))
 
 
 def _end_with_parent() -> None:

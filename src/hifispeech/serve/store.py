@@ -5,7 +5,6 @@
 none comes from a client.
 """
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from hifispeech.errors import HifispeechError
+from hifispeech.files import try_lock
 
 
 class Store:
@@ -75,31 +75,14 @@ class Store:
 
     @staticmethod
     def _hold(path: Path) -> IO[bytes]:
-        file = path.open("ab")
+        file, is_held = path.open("ab"), False
         try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
+            is_held = try_lock(file)
+        finally:
+            if not is_held:
+                file.close()
+        if not is_held:
             raise HifispeechError(
                 f"{path.parent}: another server keeps its jobs here; stop it, or pass another --data"
-            ) from error
+            )
         return file
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename on the disk, not only in memory: neither file nor name is lost with the power."""
-    os.replace(source, target)
-    keep(target.parent)
-
-
-def keep(path: Path) -> None:
-    """Force a file or the names in a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,6 @@ times larger) lie in files of their own that it names, so that the small file ca
 """
 
 import json
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from zipfile import is_zipfile
 import torch
 
 from hifispeech.errors import ModelError
+from hifispeech.files import atomic_file
 from hifispeech.models.artefact import Weights, config_to_dict, load_artefact
 from hifispeech.train.config import CONFIGS
 
@@ -25,16 +25,8 @@ LAST, BEST = "last.pt", "best.safetensors"
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """`torch.save`, atomic: a crash or a full disk leaves the previous file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(path, durable=True) as file:
+        torch.save(dict(state), file)
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 
 import hifispeech
 from hifispeech.errors import AudioError
-from hifispeech.infer.upscaler import FileReport, Upscaler
+from hifispeech.infer.file import FileReport
+from hifispeech.infer.upscaler import Upscaler
 
 pytest.importorskip("torch")
 from hifispeech.infer.batch import files

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 import hifispeech
 from hifispeech.cli import app
 from hifispeech.errors import AudioError
-from hifispeech.runs.manifest import file_sha256, read_manifest
+from hifispeech.files import file_sha256
+from hifispeech.runs.manifest import read_manifest
 
 pytest.importorskip("fsspec", reason="needs the extra dist")
 pytest.importorskip("pyarrow", reason="needs the extra dist")

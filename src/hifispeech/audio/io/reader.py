@@ -6,7 +6,7 @@ a hint; decoding at it could drop band that is there).
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -89,6 +89,21 @@ class AudioReader:
         if have:
             yield np.concatenate(parts, axis=1)
 
+    def samples(
+        self, channels: slice = slice(None), on_frames: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """The whole file, or some of its channels, as float32 [channels, time].
+
+        `on_frames` is called with the number of samples so far; what it raises ends the reading.
+        """
+        blocks, frames = [], 0
+        for block in self.blocks():
+            blocks.append(block[channels])
+            frames += block.shape[1]
+            if on_frames is not None:
+                on_frames(frames)
+        return np.concatenate(blocks, axis=1)
+
     def _not_finite(self, chunk: np.ndarray, start: int, rest: Iterator[np.ndarray]) -> AudioError:
         bad = ~np.isfinite(chunk)
         frame = int(np.argmax(bad.any(axis=0)))
@@ -137,7 +152,7 @@ def open_reader(path: str | os.PathLike[str]) -> AudioReader:
 def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Whole file as (float32 [channels, time], sample_rate). Raises AudioError as `open_reader` does."""
     with open_reader(path) as reader:
-        return np.concatenate(list(reader.blocks()), axis=1), reader.info.sample_rate
+        return reader.samples(), reader.info.sample_rate
 
 
 def _check_is_file(path: Path) -> None:

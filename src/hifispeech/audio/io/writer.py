@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import soundfile
 from hifispeech.audio.io import encode
 from hifispeech.audio.io.sndfile import TAGS, AudioInfo, common_tags
 from hifispeech.errors import AudioError
+from hifispeech.files import rename, temporary_beside
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class AudioWriter:
         for file in self._files:
             file.close()
         check_target(self.path, force=self._force, inputs=self._inputs)  # it may have appeared meanwhile
-        os.replace(self._files[0].name, os.path.realpath(self.path))
+        rename(Path(self._files[0].name), Path(os.path.realpath(self.path)))
         if self.samples_over and self.encoding != "float":
             done = f"scaled by {self.gain:.4f}" if self._scale else "limited"
             log.warning(
@@ -183,9 +183,8 @@ class AudioWriter:
 
     def _create(self) -> BinaryIO:
         """A new file beside the target, with the permissions a new file gets."""
-        folder = os.path.dirname(os.path.realpath(self.path))
-        name = os.path.join(folder, f".hifispeech-{secrets.token_hex(8)}.tmp")
-        file = open(name, "x+b")  # noqa: SIM115 (closed by _commit or _discard)
+        # Beside what a link points to: the link stays, its file is replaced.
+        file = open(temporary_beside(Path(os.path.realpath(self.path))), "x+b")  # noqa: SIM115 (see _discard)
         self._files.append(file)
         return file
 

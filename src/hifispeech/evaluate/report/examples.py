@@ -15,11 +15,12 @@ from hifispeech.errors import AudioError, explain
 from hifispeech.evaluate import lowrate
 from hifispeech.evaluate.report.figures import comparison_figure, speed_scatter, value_bars
 from hifispeech.evaluate.report.plots import save_figure
-from hifispeech.evaluate.results import Row, replace_file
+from hifispeech.evaluate.results import Row
 from hifispeech.evaluate.score import FAILURES, Job, audio_path, make_output, matched, read_truth
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems import BASELINES, System, baselines
 from hifispeech.evaluate.tables import TITLES, Pictures, picture_key
+from hifispeech.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def draw_all(jobs: Sequence[Job], summary: Summary, folder: Path, count: int) ->
         examples.append(
             {"clip": row.clip, "rate": row.rate, "why": why, "picture": pictures.clips[key]} | labels
         )
-    replace_file(folder / "examples.json", json.dumps(examples, indent=1))
+    write_atomic(folder / "examples.json", json.dumps(examples, indent=1))
     return pictures
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from hifispeech.audio.io.reader import read
 from hifispeech.audio.io.writer import write
 from hifispeech.errors import AudioError
-from hifispeech.evaluate.results import replace_file
 from hifispeech.evaluate.runner import load
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems.baselines import OUTPUT_RATE, resampled
@@ -28,6 +27,7 @@ from hifispeech.evaluate.tables import (
     value_table,
     worst_lists,
 )
+from hifispeech.files import write_atomic
 
 _TYPES = {"opus": "audio/ogg", "flac": "audio/flac"}
 
@@ -56,7 +56,7 @@ def write_report(results: Path, output: Path, *, codec: str = "opus", force: boo
         worst=_blocks(worst_lists(summary, anchors)),
         examples="\n".join(_example(results, example, i, codec) for i, example in enumerate(examples)),
     )
-    replace_file(output, text)
+    write_atomic(output, text)
     return os.path.getsize(output)
 
 

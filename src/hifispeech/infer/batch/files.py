@@ -6,9 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from hifispeech.audio.io.reader import open_reader
 from hifispeech.audio.io.sndfile import AudioInfo
 from hifispeech.audio.resample import check_rate
 from hifispeech.errors import HifispeechError
@@ -16,7 +13,7 @@ from hifispeech.infer.batch.recording import Recording, grouped
 from hifispeech.infer.batch.rows import Samples
 from hifispeech.infer.batch.upscaler import BatchUpscaler
 from hifispeech.infer.edges import RATE
-from hifispeech.infer.upscaler import FileReport, report_of, writer_for
+from hifispeech.infer.file import FileReport, InputFile
 
 # Seconds of a file's channels together, and of a group's: an hour at 48 kHz takes about 2 GB, and two groups
 # are in memory at a time.
@@ -73,35 +70,31 @@ class _File(Recording):
     """
 
     def __init__(self, number: int, job: FileJob, cutoff_hz: float | None, look_ahead: int) -> None:
-        with open_reader(job.source) as reader:
-            self.info: AudioInfo = reader.info
-        check_rate(self.info.sample_rate)
-        _check_length(job.source, self.info, self.info.duration_s or 0.0)
-        self.job, self.warnings = job, list[str]()
-        seconds = self.info.duration_s or 0.0
-        super().__init__(number, self._read, self.info.channels, seconds, cutoff_hz, look_ahead)
+        with InputFile(job.source) as self.file:
+            info = self.file.info
+        check_rate(info.sample_rate)
+        seconds = info.duration_s or 0.0
+        _check_length(job.source, info, seconds)
+        self.job = job
+        super().__init__(number, self._read, info.channels, seconds, cutoff_hz, look_ahead)
 
     def _read(self) -> tuple[Samples, int]:
         """The samples; a header that promised fewer is not believed."""
-        blocks, frames = [], 0
-        with open_reader(self.job.source) as reader:
-            for block in reader.blocks(self.info.sample_rate):
-                blocks.append(block)
-                frames += block.shape[1]
-                _check_length(self.job.source, self.info, frames / self.info.sample_rate)
-            self.warnings = reader.warnings
-        return np.concatenate(blocks, axis=1), self.info.sample_rate
+        info = self.file.info
+        with self.file:
+            audio = self.file.samples(lambda _, seconds: _check_length(self.job.source, info, seconds))
+        return audio, info.sample_rate
 
     def write(self, encoding: str | None, peak: str) -> tuple[int, FileReport | Exception]:
         """Write the result; the number of the job and its end."""
-        source, target = self.job
+        target = self.job.target
         try:
-            audio = self.result()
-            writer = writer_for(source, target, self.info, force=True, encoding=encoding, peak=peak)
+            audio, self.file.tracks = self.result(), self.tracks
+            writer = self.file.writer(target, force=True, encoding=encoding, peak=peak)
             with writer:
                 for start in range(0, audio.shape[1], RATE):
                     writer.write(audio[:, start : start + RATE])
-            return self.number, report_of(source, target, self.info, self.tracks, writer, self.warnings)
+            return self.number, self.file.report(target, writer)
         except Exception as error:  # whatever it is, it is of this file
             return self.number, error
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hifispeech.files import atomic_path
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.models.fast.model import FastModel
 from hifispeech.models.layers import EXPORT_FRAMES
@@ -79,7 +80,6 @@ def export_onnx(model: FastModel, path: Path, card: dict[str, Any] | None = None
         "card": card or {},
     }
     onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta)})
-    temporary = path.with_suffix(".tmp")
-    onnx.save_model(proto, temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        onnx.save_model(proto, temporary)
     return path

@@ -4,7 +4,6 @@ The driver lists the inputs, leaves out what is done, and hands batches of files
 actors through Ray Data (`ray`), which do the work on the files (`worker`).
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,8 +15,9 @@ from hifispeech.runs.corpus.ray import Machines, work_on_ray
 from hifispeech.runs.corpus.store import Store, list_sources
 from hifispeech.runs.corpus.worker import CorpusSettings, Row
 from hifispeech.runs.manifest import DONE
+from hifispeech.runs.one_file import model_sha256
 from hifispeech.version import __version__
-from hifispeech.weights.packaged import DEFAULT, read_model
+from hifispeech.weights.packaged import DEFAULT
 
 SETTINGS = "corpus.json"
 LAYOUT = 1  # of the output folder
@@ -73,8 +73,7 @@ def run_corpus(
         ModelError: no such model.
         ImportError: the extra `dist`, or the package of a URL's protocol, is not installed.
     """
-    digest = hashlib.sha256(read_model(model)).hexdigest()
-    settings = CorpusSettings(Path(model).name, digest, file_type, encoding, cutoff_hz, peak)
+    settings = CorpusSettings(Path(model).name, model_sha256(model), file_type, encoding, cutoff_hz, peak)
     sources = list_sources(input, output)
     store = Store(output, "driver")
     try:

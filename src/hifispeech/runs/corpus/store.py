@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from hifispeech.errors import AudioError
+from hifispeech.files import rename
 from hifispeech.paths import AUDIO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Store:
         target = f"{self.root}/{name}"
         if self.protocol == "file":
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(local, target)
+            rename(local, Path(target))
             return
         if self.protocol in OBJECT_STORES:
             self.fs.put_file(str(local), target)

@@ -17,9 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hifispeech.errors import AudioError, explain
-from hifispeech.infer.upscaler import FileReport, Upscaler
+from hifispeech.infer.file import FileReport
+from hifispeech.infer.upscaler import Upscaler
 from hifispeech.runs.corpus.store import Source, Store, open_url, protocol_of
-from hifispeech.runs.manifest import Entry, file_sha256
+from hifispeech.runs.manifest import Entry
+from hifispeech.runs.one_file import FileResult, OneFile
 
 if TYPE_CHECKING:
     from hifispeech.infer.batch.upscaler import BatchUpscaler
@@ -85,15 +87,12 @@ class Ledger:
         del self.starts[path]
 
 
-@dataclass(frozen=True)
-class _Input:
-    """A file that is worked on: where it lies, its hash, when that began, and whether it is a copy."""
+class _Input(OneFile):
+    """A file that is worked on: the file itself, or a copy of a remote one."""
 
-    source: Source
-    path: Path
-    digest: str
-    started_s: float
-    is_copy: bool
+    def __init__(self, source: Source, path: Path, *, is_copy: bool) -> None:
+        super().__init__(path)
+        self.source, self.is_copy = source, is_copy
 
     def discard(self) -> None:
         """Remove the copy, never the file itself."""
@@ -156,7 +155,7 @@ class CorpusWorker:
                 )
             row = self._alone(self._taken_in(source))
         except Exception as error:  # whatever a file or a store comes up with is one failed file, not the end
-            row = self._failed(source, error, started_s)
+            row = self._failed(source, error, time.perf_counter() - started_s)
         return self._ended(source, row)
 
     def _alone(self, file: _Input) -> Row:
@@ -165,8 +164,7 @@ class CorpusWorker:
             found = self._found(file)
             if found is not None:
                 return found
-            report = self.upscaler.process_file(file.path, self._target(file), force=True, **self._options())
-            return self._stored(file, report)
+            return self._stored(file, file.upscale(self.upscaler, self._target(file), **self._options()))
         finally:
             file.discard()
 
@@ -198,36 +196,38 @@ class CorpusWorker:
             self.ledger.begin(source.path)
             file = self._taken_in(source)
             row = self._found(file)
-            if row is None and file.digest not in files:
-                files[file.digest] = file
+            if row is None and file.sha256 not in files:
+                files[file.sha256] = file
             else:
                 file.discard()
             return row
         except Exception as error:
-            return self._failed(source, error, started_s)
+            return self._failed(source, error, time.perf_counter() - started_s)
 
     def _concluded(self, file: _Input, end: FileReport | Exception) -> Row:
         """The row of a file that a batch is done with."""
         try:
             if isinstance(end, Exception):
                 raise end
-            return self._stored(file, end)
+            return self._stored(file, file.finish(end))
         except Exception as error:
-            return self._failed(file.source, error, file.started_s)
+            return self._failed(file.source, error, file.seconds)
 
     def _taken_in(self, source: Source) -> _Input:
         """Hash the file itself, or a copy of a remote one."""
-        started_s = time.perf_counter()
         fs, remote = open_url(source.path)
         if protocol_of(fs) == "file":
-            return _Input(source, Path(remote), file_sha256(Path(remote)), started_s, False)
-        copy = self._copy_of(source.path)
+            file = _Input(source, Path(remote), is_copy=False)
+        else:
+            file = _Input(source, self._copy_of(source.path), is_copy=True)
         try:
-            fs.get_file(remote, str(copy))
-            return _Input(source, copy, file_sha256(copy), started_s, True)
+            if file.is_copy:
+                fs.get_file(remote, str(file.path))
+            file.hash()
         except Exception:
-            copy.unlink(missing_ok=True)
+            file.discard()
             raise
+        return file
 
     def _copy_of(self, path: str) -> Path:
         name = hashlib.sha256(path.encode()).hexdigest()[:16]
@@ -238,7 +238,7 @@ class CorpusWorker:
         return {"encoding": chosen.encoding, "cutoff_hz": chosen.cutoff_hz, "peak": chosen.peak}
 
     def _name(self, file: _Input) -> str:
-        return result_name(file.digest, self.settings.file_type)
+        return result_name(file.sha256, self.settings.file_type)
 
     def _target(self, file: _Input) -> Path:
         return self.store.work_dir / PurePosixPath(self._name(file)).name
@@ -248,27 +248,18 @@ class CorpusWorker:
         text = self.store.text(record_name(self._name(file)))
         return _row_of(text) if text is not None and self.store.has(self._name(file)) else None
 
-    def _stored(self, file: _Input, report: FileReport) -> Row:
+    def _stored(self, file: _Input, result: FileResult) -> Row:
         """Hand the written result to the store, and then its row."""
         name = self._name(file)
-        row = Row.ended(
-            name,
-            file.source.path,
-            asdict(self.settings),
-            time.perf_counter() - file.started_s,
-            input_sha256=file.digest,
-            output_sha256=file_sha256(report.output),
-            report=report,
-        )
-        self.store.put(report.output, name)
+        row = result.entry(Row, name, asdict(self.settings), input=file.source.path)
+        self.store.put(result.output, name)
         self.store.put_text(json.dumps(asdict(row)), record_name(name))
         return row
 
-    def _failed(self, source: Source, error: Exception, started_s: float) -> Row:
+    def _failed(self, source: Source, error: Exception, seconds: float) -> Row:
         """The row of a file that failed; a copy of it goes by the name of the file."""
         text = explain(error).replace(str(self._copy_of(source.path)), source.path)
         text = text if source.path in text else f"{source.path}: {text}"
-        seconds = time.perf_counter() - started_s
         return Row.ended("", source.path, asdict(self.settings), seconds, error=text)
 
     def _ended(self, source: Source, row: Row) -> Row:

@@ -5,11 +5,12 @@ import contextlib
 import logging
 import time
 
+from hifispeech.files import rename
 from hifispeech.serve.errors import WorkError
 from hifispeech.serve.jobs.database import Job, Jobs
 from hifispeech.serve.metrics import Metrics
 from hifispeech.serve.settings import Settings
-from hifispeech.serve.store import Store, move
+from hifispeech.serve.store import Store
 from hifispeech.serve.workers.pool import Pool
 from hifispeech.serve.workers.request import Run, upscale_task
 
@@ -116,7 +117,7 @@ class Runner:
                 return  # cancelled before it was known here
             report = await run.finish()
             size = run.size
-            await asyncio.to_thread(move, part, self._store.result_of(job.id, job.format))
+            await asyncio.to_thread(rename, part, self._store.result_of(job.id, job.format), durable=True)
             if not await asyncio.to_thread(self._jobs.finish, job.id, {**report, "result_bytes": size}):
                 self._store.discard(self._store.result_of(job.id, job.format))  # cancelled meanwhile
             self._log(job, "done", started)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
+from hifispeech.files import fsync, rename
 from hifispeech.serve.errors import ApiError
 from hifispeech.serve.jobs.database import Job, new_id
 from hifispeech.serve.routes.audio import (
@@ -26,7 +27,6 @@ from hifispeech.serve.routes.audio import (
 )
 from hifispeech.serve.schemas import MEDIA_TYPES, ErrorAnswer, JobAnswer, job_answer
 from hifispeech.serve.state import Service
-from hifispeech.serve.store import keep, move
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs")
@@ -96,8 +96,8 @@ async def delete(request: Request, id: JobId) -> Response:
 
 def _accept(service: Service, job: Job, upload: Any) -> None:
     """First the file, then the row: a job in the database always has its file."""
-    keep(upload)
-    move(upload, service.store.upload_of(job.id))
+    fsync(upload)
+    rename(upload, service.store.upload_of(job.id), durable=True)
     service.jobs.add(job)
 
 

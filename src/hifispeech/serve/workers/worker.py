@@ -5,12 +5,13 @@ that crashes, hangs or asks for too much memory takes nothing but itself down. M
 each task `progress` with `done` (0 to 1), for an upscaling one `head`, and at the end `done` or `error`.
 """
 
+import dataclasses
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,11 @@ from typing import Any
 import numpy as np
 
 import hifispeech
-from hifispeech.audio.io.reader import AudioReader, open_reader
-from hifispeech.audio.io.writer import AudioWriter, choose_encoding
 from hifispeech.audio.resample import check_rate, output_length
 from hifispeech.errors import AudioError, HifispeechError
-from hifispeech.infer.edges import RATE, Track, fixed_track, measure
-from hifispeech.serve.store import keep
+from hifispeech.files import fsync
+from hifispeech.infer.edges import RATE
+from hifispeech.infer.file import InputFile, summary_of
 
 MEASURE_SHARE = 0.1  # of the time of a task, for the progress
 Send = Callable[[dict[str, Any]], None]
@@ -121,9 +121,9 @@ def explain(error: Exception, task: Task) -> dict[str, Any]:
 
 def inspect(task: Task, send: Send) -> None:
     """Send what is in the file."""
-    with open_reader(task.source) as reader:
-        task.check_channels(reader.info.channels)
-        claimed_s = reader.info.duration_s
+    with InputFile(task.source) as file:
+        task.check_channels(file.info.channels)
+        claimed_s = file.info.duration_s
 
     def on_progress(done_s: float) -> None:
         task.check_length(done_s)
@@ -136,73 +136,44 @@ def inspect(task: Task, send: Send) -> None:
 def upscale(upscaler: hifispeech.Upscaler, task: Task, send: Send) -> None:
     """Write the upscaled file to `task.target`, telling what was measured and how far it is."""
     target = Path(task.target)
-    with open_reader(task.source) as reader:
-        info = reader.info
+    with InputFile(task.source) as file:
+        info = file.info
         check_rate(info.sample_rate)
         task.check_channels(info.channels)
-        encoding = choose_encoding(target, info)
         try:
-            AudioWriter(target, RATE, info.channels, encoding=encoding, force=True)
-            fixed = None if task.cutoff_hz is None else fixed_track(task.cutoff_hz, info.sample_rate)
+            file.writer(target, force=True)
+            if task.cutoff_hz is not None:
+                file.fix(task.cutoff_hz)
         except AudioError as error:
             raise TaskError("bad_parameter", str(error)) from error
-        counter = Counter(reader, task, send)
-        tracks = measure(counter.blocks(), info.sample_rate, info.channels)
-        if fixed is not None:
-            tracks = [fixed] * info.channels
-        frames = output_length(counter.frames, info.sample_rate, RATE)
-        writer = AudioWriter(
-            target, RATE, info.channels, encoding=encoding, force=True, tags=info.tags, frames=frames
-        )
+        fixed = file.tracks
+
+        def watch(block: np.ndarray, seconds: float) -> None:
+            task.check_length(seconds)
+            send({"event": "progress", "done": MEASURE_SHARE * share(seconds, info.duration_s)})
+
+        file.measure(watch)
+        file.tracks = fixed or file.tracks
+        frames = output_length(file.frames, info.sample_rate, RATE)
+        writer = file.writer(target, force=True, frames=frames)
+
+        def on_block() -> None:
+            done = MEASURE_SHARE + (1 - MEASURE_SHARE) * share(writer.frames, frames)
+            send({"event": "progress", "done": done, "size": writer.part()[1] if writer.grows_only else 0})
+
         with writer:
             part, _ = writer.part()
-            send({"event": "head", "part": str(part), **bands(tracks)})
-            blocks = reader.blocks(info.sample_rate)
-            for block in upscaler.run_blocks(blocks, info.sample_rate, info.channels, tracks):
-                writer.write(block)
-                done = MEASURE_SHARE + (1 - MEASURE_SHARE) * share(writer.frames, frames)
-                size = writer.part()[1] if writer.grows_only else 0
-                send({"event": "progress", "done": done, "size": size})
+            names = ("cutoff_hz", "full_band", "silent")
+            head = dict(zip(names, summary_of(file.tracks), strict=True))
+            send({"event": "head", "part": str(part), **head})
+            file.generate(upscaler.run_blocks, writer, on_block)
             if writer.frames != frames:
                 raise RuntimeError(f"{writer.frames} samples became of {frames}")
-    keep(target)
-    report = {
-        "sample_rate": info.sample_rate,
-        "channels": info.channels,
-        "duration_s": frames / RATE,
-        **bands(tracks),
-        "peak": writer.peak,
-        "samples_over": writer.samples_over,
-        "warnings": list(reader.warnings),
-    }
+    fsync(target)
+    report = dataclasses.asdict(file.report(target, writer))
+    for path in ("input", "output"):  # the names of the server are of no concern to the client
+        del report[path]
     send({"event": "done", "size": target.stat().st_size, "report": report})
-
-
-class Counter:
-    """Hands on the blocks of a reader, counts their samples and ends the task at the limit."""
-
-    def __init__(self, reader: AudioReader, task: Task, send: Send) -> None:
-        self.reader, self.task, self.send, self.frames = reader, task, send, 0
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Blocks of a second."""
-        info = self.reader.info
-        for block in self.reader.blocks(info.sample_rate):
-            self.frames += block.shape[1]
-            seconds = self.frames / info.sample_rate
-            self.task.check_length(seconds)
-            self.send({"event": "progress", "done": MEASURE_SHARE * share(seconds, info.duration_s)})
-            yield block
-
-
-def bands(tracks: list[Track]) -> dict[str, list[float] | list[bool]]:
-    """As in `FileReport`: the lowest cutoff over time, full band and silence of each channel."""
-    channels = [[band for _, band in track] for track in tracks]
-    return {
-        "cutoff_hz": [min(0.0 if band.is_silent else band.cutoff_hz for band in each) for each in channels],
-        "full_band": [all(band.is_full_band for band in each) for each in channels],
-        "silent": [all(band.is_silent for band in each) for each in channels],
-    }
 
 
 def share(done: float, total: float | None) -> float:

@@ -5,9 +5,9 @@ from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from hifispeech.audio.bandwidth.meter import BandwidthMeter
-from hifispeech.audio.io.reader import open_reader
+from hifispeech.infer.file import InputFile
 
 _FULL_SCALE = 32767 / 32768  # the largest positive 16-bit sample
 
@@ -38,36 +38,35 @@ def inspect(path: str | PathLike[str], *, on_progress: Callable[[float], None] |
     Raises:
         AudioError: the file is missing, empty, damaged or not audio.
     """
-    peak, clipped, frames = 0.0, 0, 0
-    with open_reader(path) as reader:
-        info = reader.info
-        meters = [BandwidthMeter(info.sample_rate) for _ in range(info.channels)]
-        for block in reader.blocks(info.sample_rate):
-            magnitude = np.abs(block)
-            peak = max(peak, float(magnitude.max(initial=0.0)))
-            clipped += int((magnitude >= _FULL_SCALE).sum())
-            frames += block.shape[1]
-            for meter, channel in zip(meters, block, strict=True):
-                meter.push(channel)
-            if on_progress is not None:
-                on_progress(frames / info.sample_rate)
-    bands = [meter.result() for meter in meters]
-    sounding = [
-        band for meter in meters for _, band in meter.track() if not band.is_silent
-    ]  # a channel's bandwidth may change part-way
-    cutoffs_hz = tuple(0.0 if band.is_silent else float(band.cutoff_hz) for band in bands)
+    peak, clipped_samples = 0.0, 0
+
+    def watch(block: npt.NDArray[np.float32], seconds: float) -> None:
+        nonlocal peak, clipped_samples
+        magnitude = np.abs(block)
+        peak = max(peak, float(magnitude.max(initial=0.0)))
+        clipped_samples += int((magnitude >= _FULL_SCALE).sum())
+        if on_progress is not None:
+            on_progress(seconds)
+
+    with InputFile(path) as file:
+        file.measure(watch)
+    # A channel's bandwidth may change part-way: the highest counts.
+    channels = [[band for _, band in track if not band.is_silent] for track in file.tracks]
+    cutoffs_hz = tuple(max((float(band.cutoff_hz) for band in bands), default=0.0) for bands in channels)
+    sounding = [band for bands in channels for band in bands]
+    info = file.info
     return Inspection(
         path=str(path),
         container=info.container,
         codec=info.codec,
         sample_rate=info.sample_rate,
         channels=info.channels,
-        duration_s=frames / info.sample_rate,
+        duration_s=file.frames / info.sample_rate,
         cutoff_hz=max(cutoffs_hz, default=0.0),
         is_full_band=bool(sounding) and all(band.is_full_band for band in sounding),
         is_silent=not sounding,
         peak=peak,
-        clipped_samples=clipped,
+        clipped_samples=clipped_samples,
         channel_cutoffs_hz=cutoffs_hz,
-        warnings=tuple(reader.warnings),
+        warnings=tuple(file.reader.warnings),
     )
