@@ -62,11 +62,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "1")], ids=["alone", "xdist"])
 @pytest.mark.parametrize(
-    "hang",
-    ["child.wait()", "ctypes.PyDLL(None).sleep(600)"],
-    ids=["waits for a child", "keeps the interpreter's lock"],
+    ("hang", "options"),
+    [("child.wait()", ("-n", "1")), ("ctypes.PyDLL(None).sleep(600)", ())],
+    ids=["waits for a child, xdist", "keeps the interpreter's lock"],
 )
 def test_a_hanging_test_ends_with_its_stacks_and_children(
     hang: str, options: tuple[str, ...], tmp_path: Path

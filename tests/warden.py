@@ -32,6 +32,7 @@ def main() -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             time.sleep(2)
+    time.sleep(1)  # for helpers that end with it, such as the resource tracker of multiprocessing
     for _ in range(5):  # killing may race with starting
         left = leftovers(mark)
         if not left:
