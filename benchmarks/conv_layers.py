@@ -3,9 +3,8 @@
     python benchmarks/conv_layers.py                       # hifisr_small and hifisr
     python benchmarks/conv_layers.py hifisr_small --grouped
 
-CPU time on one thread, the best of some runs: PyTorch's / channels innermost. The layers below the limits of
-`hifispeech.models.conv` compute so; those above are shown as they would be. Needs the extra `train`. Prints a
-table.
+CPU time on one thread, the best of some runs: PyTorch's / channels innermost, each layer alone, also those
+that `hifispeech.models.conv` leaves to PyTorch. Needs the extra `train`. Prints a table.
 """
 
 import argparse

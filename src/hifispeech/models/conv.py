@@ -3,8 +3,8 @@
 oneDNN's kernels want channels innermost, and PyTorch never gives it a 1-d signal so. Its grouped kernels are
 slow with a stride: there, the samples a stride skips over become channels of their group (polyphase form),
 which leaves a convolution without one. What it gains: `benchmarks/train_step.py`, and layer by layer
-`benchmarks/conv_layers.py`. `_is_rearranged` decides where; elsewhere (GPU, export, compilation, wide layers,
-some in bfloat16) the layers are those of `torch.nn`.
+`benchmarks/conv_layers.py`. `_is_rearranged` decides where; elsewhere (GPU, export, compilation, wide groups,
+few channels in bfloat16) the layers are those of `torch.nn`.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DENSE_BELOW = 128  # channels
 GROUPED_BELOW = 32  # input channels of a group
-LOW_GROUPS_FROM = 16
-LOW_CHANNELS_ABOVE = 16
+LOW_GROUPS_FROM, LOW_CHANNELS_ABOVE = 16, 16  # in bfloat16
 
 _rearrange: ContextVar[bool] = ContextVar("_rearrange", default=True)
 
@@ -89,8 +87,8 @@ def _is_rearranged(layer: nn.Conv1d | nn.ConvTranspose1d, x: Tensor) -> bool:
     """
     if is_plain() or x.device.type != "cpu" or x.dim() != 3 or not isinstance(layer.padding[0], int):
         return False
-    if layer.groups == 1:  # wide layers are matrix products in any layout, and converting costs
-        return max(layer.in_channels, layer.out_channels) < DENSE_BELOW
+    if layer.groups == 1:  # wide ones lose alone, but plain ones among these slowed `hifisr_small` down
+        return True
     if layer.in_channels // layer.groups >= GROUPED_BELOW:
         return False
     if _is_low_precision(x):  # few groups gain nothing there
