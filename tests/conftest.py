@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests that import ONNX Runtime before our package
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -25,11 +27,54 @@ ROOT = Path(__file__).resolve().parents[1]
 EDGE_SAMPLE_RATE = 16000
 
 
+SLOW_TIMEOUT_S = 900  # of others: `timeout` in pyproject.toml
+GRACE_S = 20  # pytest-timeout comes first
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes (`pytest -n 2`): a file stays in one, as its fixtures are dear."""
+    """Several processes (`pytest -n 2`): a file stays in one, as its fixtures are dear; slow tests may be."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+        if item.get_closest_marker("slow") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+_warden: list[subprocess.Popen[bytes]] = []
+
+
+def _allow(seconds: float) -> None:
+    """From now on this process may take so long (0: any time), or `warden.py` ends it."""
+    if not _warden:
+        mark = f"{os.getpid()}-{time.time_ns()}"
+        words = [sys.executable, "-I", "-S", str(Path(__file__).parent / "warden.py"), str(os.getpid()), mark]
+        _warden.append(subprocess.Popen(words, stdin=subprocess.PIPE, bufsize=0, start_new_session=True))
+        os.environ["HIFISPEECH_TEST_RUN"] = mark  # inherited by whatever the tests start
+    pipe = _warden[0].stdin
+    assert pipe is not None
+    with contextlib.suppress(BrokenPipeError):
+        pipe.write(b"%f\n" % seconds)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Behind pytest-timeout, for what it cannot end: children, held locks, a teardown after a failure."""
+    marker, config = item.get_closest_marker("timeout"), item.config
+    limit = config.getoption("timeout", None)
+    if limit is None:
+        limit = marker.args[0] if marker and marker.args else config.getini("timeout")
+    watched = sys.platform == "linux" and not config.getoption("usepdb") and float(limit or 0) > 0
+    if watched:
+        _allow(float(limit) + GRACE_S)
+        if "PYTEST_XDIST_WORKER" in os.environ:  # what pytest-timeout writes there is seen by nobody
+            stderr = config.stash.get(fault_handler_stderr_fd_key, 2)
+            faulthandler.dump_traceback_later(max(1.0, float(limit) - 1.0), file=stderr)
+    try:
+        return (yield)
+    finally:
+        if watched:
+            faulthandler.cancel_dump_traceback_later()
+            _allow(0)
 
 
 @dataclass(frozen=True)

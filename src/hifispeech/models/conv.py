@@ -2,8 +2,9 @@
 
 oneDNN's kernels want channels innermost, and PyTorch never gives it a 1-d signal so. Its grouped kernels are
 slow with a stride: there, the samples a stride skips over become channels of their group (polyphase form),
-which leaves a convolution without one. What it gains: `benchmarks/train_step.py`.
-Elsewhere (GPU, export, compilation) the layers are those of `torch.nn`.
+which leaves a convolution without one. What it gains: `benchmarks/train_step.py`, and layer by layer
+`benchmarks/conv_layers.py`. `_is_rearranged` decides where; elsewhere (GPU, export, compilation, wide groups,
+few channels in bfloat16) the layers are those of `torch.nn`.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+GROUPED_BELOW = 32  # input channels of a group
+LOW_GROUPS_FROM, LOW_CHANNELS_ABOVE = 16, 16  # in bfloat16
 
 _rearrange: ContextVar[bool] = ContextVar("_rearrange", default=True)
 
@@ -35,7 +39,7 @@ class Conv1d(nn.Conv1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _is_rearranged(input) or self.in_channels == 1 or not isinstance(self.padding[0], int):
+        if self.in_channels == 1 or not _is_rearranged(self, input):
             return super().forward(input)
         if self.groups > 1 and self.stride[0] > 1 and self.dilation[0] == 1:
             return self._polyphase(input)
@@ -57,7 +61,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     """As `nn.ConvTranspose1d`, memory as `Conv1d`. Shape: `[batch, in, time]` to `[batch, out, time']`."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not _is_rearranged(input) or output_size is not None or not isinstance(self.padding[0], int):
+        if output_size is not None or not _is_rearranged(self, input):
             return super().forward(input, output_size)
         return F.conv_transpose2d(
             _plane(input),
@@ -73,8 +77,27 @@ def is_plain() -> bool:
     return torch.compiler.is_compiling() or not _rearrange.get()
 
 
-def _is_rearranged(x: Tensor) -> bool:
-    return not is_plain() and x.device.type == "cpu" and x.dim() == 3
+def _is_rearranged(layer: nn.Conv1d | nn.ConvTranspose1d, x: Tensor) -> bool:
+    """Whether a layer computes with channels innermost: where that is safe, and faster by
+    `benchmarks/conv_layers.py`.
+
+    Not safe: oneDNN's bfloat16 kernel for depthwise planes, on processors with AVX512-BF16, never returns for
+    16 channels or fewer and 15 taps or more (PyTorch 2.13). No signal ends it, so that no case near it is
+    worth a try: in bfloat16, what is grouped always has more channels.
+    """
+    if is_plain() or x.device.type != "cpu" or x.dim() != 3 or not isinstance(layer.padding[0], int):
+        return False
+    if layer.groups == 1:  # wide ones lose alone, but plain ones among these slowed `hifisr_small` down
+        return True
+    if layer.in_channels // layer.groups >= GROUPED_BELOW:
+        return False
+    if _is_low_precision(x):  # few groups gain nothing there
+        return layer.groups >= LOW_GROUPS_FROM and layer.in_channels > LOW_CHANNELS_ABOVE
+    return True
+
+
+def _is_low_precision(x: Tensor) -> bool:
+    return x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
 
 
 def _geometry(layer: nn.Conv1d | nn.ConvTranspose1d) -> dict[str, Any]:
