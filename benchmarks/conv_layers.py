@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import report
 import torch
+from common import report
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hifispeech.models import conv
 from hifispeech.models.hifisr import HiFiSR
 from hifispeech.train.config import HiFiSRTrainConfig, load
-from hifispeech.train.discriminators import Discriminators
+from hifispeech.train.losses.discriminators import Discriminators
 
 LAYERS: dict[str, Any] = {"Conv1d": conv.Conv1d, "ConvTranspose1d": conv.ConvTranspose1d}
 NAMES = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")

@@ -4,7 +4,6 @@
 second (78 MB an hour); the clips are those of `clips.json`, in its order.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from hifispeech.audio.bands import BANDS, LOG_SILENCE, recording_band_powers
 from hifispeech.audio.spectral import HOP
 from hifispeech.datasets.shards import Shards, read_clips
+from hifispeech.files import atomic_file
 
 POWERS_FILE = "powers.f16"
 MAX_SPEAKER_FRAMES = 94 * 1200  # a speaker with more than 20 minutes is drawn no more often
@@ -36,17 +36,12 @@ def cache_band_powers(folder: Path, on_clip: Callable[[int, int], None] | None =
     if path.exists() and path.stat().st_size == 2 * BANDS * frames:
         return path
     shards = Shards(folder, clips[0].split)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            for i, clip in enumerate(clips):
-                powers = np.maximum(recording_band_powers(shards.read(clip)), LOG_SILENCE)
-                file.write(powers.astype("<f2").tobytes())
-                if on_clip:
-                    on_clip(i + 1, len(clips))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        for i, clip in enumerate(clips):
+            powers = np.maximum(recording_band_powers(shards.read(clip)), LOG_SILENCE)
+            file.write(powers.astype("<f2").tobytes())
+            if on_clip:
+                on_clip(i + 1, len(clips))
     return path
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hifispeech.audio.bands import BANDS
+from hifispeech.files import atomic_path
 from hifispeech.models.artefact import config_to_dict
 from hifispeech.models.offline.network import OfflineNetwork, whole
 from hifispeech.weights.packaged import KIND_KEY, OFFLINE_FORMAT, OFFLINE_FRAMES, OFFLINE_KIND
@@ -64,9 +65,8 @@ def export_onnx(model: OfflineNetwork, path: Path, card: dict[str, Any] | None =
     forget_origin(proto)
     meta = {"format": OFFLINE_FORMAT, "model": config_to_dict(model.config), "card": card or {}}
     onnx.helper.set_model_props(proto, {"hifispeech": json.dumps(meta), KIND_KEY: OFFLINE_KIND})
-    temporary = path.with_suffix(".tmp")
-    onnx.save_model(proto, temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        onnx.save_model(proto, temporary)
     return path
 
 
