@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from hifispeech.models.conv import Conv1d, plain_layers
-from hifispeech.models.fast import FastModel
+from hifispeech.models.fast.model import FastModel
 from hifispeech.models.hifisr import EncoderConfig, HiFiSR, HiFiSRConfig
 from hifispeech.train.config import HiFiSRTrainConfig, load
-from hifispeech.train.discriminators import Discriminators, small_discriminators
+from hifispeech.train.losses.discriminators import Discriminators, small_discriminators
 
 LIMIT_S = 100
 CHILD = """
