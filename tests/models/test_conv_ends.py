@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hifispeech.models.conv import Conv1d, plain_layers
 from hifispeech.models.fast.model import FastModel
 from hifispeech.models.hifisr import EncoderConfig, HiFiSR, HiFiSRConfig
-from hifispeech.train.config import HiFiSRTrainConfig, load
+from hifispeech.train.config import FastTrainConfig, HiFiSRTrainConfig, load
 from hifispeech.train.losses.discriminators import Discriminators, small_discriminators
 
 LIMIT_S = 100
@@ -79,8 +79,8 @@ def networks(folder: Path, tiny: HiFiSRConfig) -> list[nn.Module]:
         if isinstance(config, HiFiSRTrainConfig):
             made[HiFiSR].append(config.model)
             made[Discriminators].append(config.discriminators)
-        else:
-            made[FastModel].append(config.model)
+        elif isinstance(config, FastTrainConfig):
+            made[FastModel].append(config.model)  # the offline model has PyTorch's own layers only
     found = []
     for make, configs in made.items():
         with torch.device("cpu" if make is FastModel else "meta"):  # FastModel computes its tables
