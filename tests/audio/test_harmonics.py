@@ -52,6 +52,19 @@ def test_chunks_hear_the_same() -> None:
     np.testing.assert_array_equal(excitation(spectrum[30:], 30, edges(len(spectrum) - 30)), whole[30:])
 
 
+def test_the_upper_bins_alone_are_the_same() -> None:
+    spectrum = stft(voice())
+    for lowest in (1, 160, 500, BINS - 1):
+        whole = excitation(spectrum, 3, edges(len(spectrum)))[:, lowest:]
+        part = excitation(spectrum, 3, edges(len(spectrum)), lowest)
+        np.testing.assert_allclose(part, whole, atol=1e-5)
+    logs = np.random.default_rng(1).normal(-3, 1, (6, BANDS)).astype(np.float32)
+    first = np.full(6, 44)
+    np.testing.assert_array_equal(
+        interpolate_envelope(logs, first, 500), interpolate_envelope(logs, first)[:, 500:]
+    )
+
+
 def test_digital_silence_leaves_noise_only() -> None:
     silent = excitation(np.zeros((4, BINS), np.complex64), 0, edges(4))
     assert np.isfinite(silent).all()

@@ -146,7 +146,7 @@ def make_generator(
 ) -> Generator | OfflineProcessor | WaveformGenerator:
     """The generator of one channel; `chunk_frames` and `worker` are for frame models, see `Generator`."""
     if isinstance(model, OfflineModel):
-        return OfflineProcessor(model, edges)
+        return OfflineProcessor(model, edges, worker)
     if isinstance(model, FrameModel):
         return Generator(model, edges, chunk_frames, worker)
     return WaveformGenerator(model, edges)

@@ -7,9 +7,12 @@ length. The frames are then made one chunk at a time, as those of a frame model.
 """
 
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -98,11 +101,12 @@ class OfflineProcessor:
     """Adds the missing band to one channel at 48 kHz; the interface of `frames.Generator`.
 
     Push blocks of any size; each call returns the samples that became final, up to one window (41 s) later.
-    The concatenation is as long as the input and does not depend on the block sizes.
+    The concatenation is as long as the input and does not depend on the block sizes. `worker` is a pool of
+    one thread that prepares the next frames while this one adds the last.
     """
 
-    def __init__(self, model: OfflineModel, edges: EdgeTrack) -> None:
-        self.model, self.edges = model, edges
+    def __init__(self, model: OfflineModel, edges: EdgeTrack, worker: Executor | None = None) -> None:
+        self.model, self.edges, self.worker = model, edges, worker
         self.adder = BandAdder()
         self.buffer = np.zeros(LEAD, np.float32)  # samples that no whole frame has been made of yet
         self.samples: list[Samples] = []  # of the frames that wait for their envelope
@@ -179,21 +183,59 @@ class OfflineProcessor:
         return np.concatenate([head, envelope[OVERLAP:]], dtype=np.float32)
 
     def _made(self, envelope: Envelope) -> Iterator[Samples]:
-        """The output of the next frames, whose envelope this is."""
+        """The output of the next frames, whose envelope this is; one chunk is prepared ahead of the other."""
+        ahead: deque[tuple[int, int, Callable[[], Band | None]]] = deque()
         for first in range(0, len(envelope), CHUNK_FRAMES):
             part = envelope[first : first + CHUNK_FRAMES]
             number, count = self.analysed, len(part)
             self.analysed += count
             segment, self.waiting = self.waiting[: LEAD + count * HOP], self.waiting[count * HOP :]
-            intact, crossover = self.edges.at(centres(number, count))
-            if crossover.min() >= BINS or not segment.any():
-                yield self.adder.add(number, count)
-                continue
-            spectrum = frame_spectra(segment)
-            lowest = int(min(intact.min(), BINS - 1))
-            generated = excitation(spectrum, number, intact)[:, lowest:]
-            generated *= interpolate_envelope(part, first_band(intact))[:, lowest:]
-            yield self.adder.add(number, count, spectrum, generated, np.maximum(crossover, intact))
+            edges = self.edges.at(centres(number, count))
+            ahead.append((number, count, self._started(segment, number, part, *edges)))
+            if len(ahead) > (0 if self.worker is None else 1):
+                yield self._added(*ahead.popleft())
+        while ahead:
+            yield self._added(*ahead.popleft())
+
+    def _started(self, *arguments: Any) -> Callable[[], "Band | None"]:
+        """Have a chunk's band made, by the worker where there is one; a function that waits for it."""
+        if self.worker is not None:
+            return self.worker.submit(generated_band, *arguments).result
+        band = generated_band(*arguments)
+        return lambda: band
+
+    def _added(self, number: int, count: int, wait: "Callable[[], Band | None]") -> Samples:
+        band = wait()
+        return self.adder.add(number, count) if band is None else self.adder.add(number, count, *band)
+
+
+class Band(NamedTuple):
+    """What is added to a chunk of frames: see `BandAdder.add`."""
+
+    spectrum: npt.NDArray[np.complex64]
+    generated: npt.NDArray[np.complex64]
+    crossover: npt.NDArray[np.integer]
+
+
+def generated_band(
+    segment: Samples,
+    number: int,
+    envelope: Envelope,
+    intact: npt.NDArray[np.integer],
+    crossover: npt.NDArray[np.integer],
+) -> Band | None:
+    """The band above the edge of the frames in `segment`, the first of which has this number; None where
+    nothing is to be generated.
+
+    Shape: segment `[LEAD + frames * HOP]`, envelope `[frames, BANDS]`, intact and crossover bins `[frames]`.
+    """
+    if crossover.min() >= BINS or not segment.any():
+        return None
+    spectrum = frame_spectra(segment)
+    lowest = int(min(intact.min(), BINS - 1))
+    generated = excitation(spectrum, number, intact, lowest)
+    generated *= interpolate_envelope(envelope, first_band(intact), lowest)
+    return Band(spectrum, generated, np.maximum(crossover, intact))
 
 
 def centres(first: int, count: int) -> npt.NDArray[np.integer]:
