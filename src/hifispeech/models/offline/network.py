@@ -22,6 +22,7 @@ LOUDEST_FRAMES = 16  # the reference of the level is the loudest frame but 15: c
 ACTIVE_DB = 20.0
 LOUD_DB = 12.0
 NEAR_FRAMES = 94  # what is farther than a second from a frame says nothing of its room
+SMOOTH_FRAMES = 3
 CONTEXT_DB = 25.0  # frames farther below the loudest say more of another talker than of the microphone
 EDGE_BANDS = 4
 CUTOFF_RATES = 12
@@ -113,7 +114,8 @@ class OfflineNetwork(nn.Module):
             level `[batch, 1, 1]`.
         """
         known = (self.bands < first_band[..., None]).float()
-        level, active, sounding = self.level(torch.pow(10.0, logs) * known, known)
+        power = torch.pow(10.0, logs) * known
+        level, active, sounding = self.level(power, known)
         relative = (logs - level).clamp(LOWEST + 2.0, HIGHEST - 2.0)
         floor_seen = self.floor(relative, sounding)
         code = self.cutoff_code(first_band)
@@ -134,6 +136,7 @@ class OfflineNetwork(nn.Module):
         seen = [pooled.detach().expand_as(x), floor_seen * known * 0.5, known, code]
         middle = F.gelu(self.floor_hidden(torch.cat(seen, dim=-1)))
         floor = 2.0 * self.floor_head(middle).float() - 3.0
+        floor = floor + self.pause_correction(power, level, sounding, floor_seen, inner)
         return speech.clamp(LOWEST, HIGHEST) + level, floor.clamp(LOWEST, HIGHEST) + level, level
 
     def level(self, power: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,6 +166,28 @@ class OfflineNetwork(nn.Module):
         inverse = around(torch.pow(10.0, -0.5 * relative) * sounding, NEAR_FRAMES)
         mean = inverse / around(sounding, NEAR_FRAMES).clamp(min=1.0)
         return (-2.0 * torch.log10(mean.clamp(min=1e-3))).clamp(LOWEST, HIGHEST)
+
+    @staticmethod
+    def pause_correction(
+        power: Tensor, level: Tensor, sounding: Tensor, floor_seen: Tensor, inner: Tensor
+    ) -> Tensor:
+        """By how much the bands below the cutoff are quieter in pauses than their soft minimum says.
+
+        The noise of a recording goes on above the cutoff as it is below. How loud it is below is measured
+        here: in the quietest of the smoothed frames around (power mean with exponent -2), where the soft
+        minimum of `floor` lies higher the fewer pauses there are.
+
+        Shape: power, floor_seen and inner (1 in the bands below the cutoff) `[batch, time, BANDS]`, level
+        `[batch, 1, 1]`, sounding `[batch, time, 1]` to `[batch, time, 1]`.
+        """
+        count = inner.sum(-1, keepdim=True).clamp(min=1.0)
+        edge = (power * inner).sum(-1, keepdim=True) / count * torch.pow(10.0, -level)
+        smooth = around(edge, SMOOTH_FRAMES) / around(sounding, SMOOTH_FRAMES).clamp(min=1.0)
+        inverse = around(smooth.clamp(min=1e-8).pow(-2.0) * sounding, NEAR_FRAMES)
+        mean = inverse / around(sounding, NEAR_FRAMES).clamp(min=1.0)
+        quiet = -0.5 * torch.log10(mean.clamp(min=1e-8))
+        seen = (floor_seen * inner).sum(-1, keepdim=True) / count
+        return (quiet - seen).clamp(-2.0, 0.5)
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
         """Smooth code of the cutoff in octaves.
