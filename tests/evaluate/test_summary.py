@@ -10,8 +10,9 @@ import pytest
 
 from hifispeech.errors import AudioError
 from hifispeech.evaluate import tables
+from hifispeech.evaluate.metrics import badness, metric_of, value_of
 from hifispeech.evaluate.results import Row, failure_lines, read_rows, write_rows
-from hifispeech.evaluate.summary import Summary, is_lower_better, metric_of, summarise
+from hifispeech.evaluate.summary import Summary, summarise
 
 
 def rows(clips: int = 12) -> list[Row]:
@@ -188,8 +189,12 @@ def test_json_is_plain_even_with_infinity() -> None:
 
 
 def test_directions_and_metrics_of_values() -> None:
-    better_low = ("lsd", "lsd_high", "lsd_p2", "mr_stft", "phase_ip")
-    assert all(is_lower_better(name) for name in better_low)
-    assert not any(is_lower_better(name) for name in ("si_sdr", "ssim", "visqol", "pesq", "log_sispec"))
+    for name in ("lsd", "lsd_high", "lsd_p2", "mr_stft", "phase_ip", "texture", "nobody_knows"):
+        assert badness(name, 1) < badness(name, 2), name
+    for name in ("si_sdr", "ssim", "visqol", "pesq", "log_sispec", "kept_snr"):
+        assert badness(name, 2) < badness(name, 1), name
+    assert badness("contrast_time", 1) < badness("contrast_time", 1.2) < badness("contrast_time", 0.5)
+    assert badness("floor_bias", 0) < badness("floor_bias", -1) == badness("floor_bias", 1)
+    assert value_of("lsd").title == "LSD (protocol P1)" and value_of("other").title == "other"
     assert metric_of("lsd_p2_high") == "lsd_p2" and metric_of("phase_gd") == "phase"
     assert metric_of("mr_stft") == "mr_stft"

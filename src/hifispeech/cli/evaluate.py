@@ -37,6 +37,21 @@ class Embedded(str, Enum):
     FLAC = "flac"
 
 
+def _list_metrics(wanted: bool) -> None:
+    """Print every metric, the values it gives, what it hears and what it cannot."""
+    if not wanted:
+        return
+    from hifispeech.evaluate.metrics import MEASURES
+    from hifispeech.evaluate.tables import direction
+
+    for name, metric in MEASURES.items():
+        typer.echo(f"{name}: {metric.hears} ({metric.rate})")
+        typer.echo(f"    cannot hear: {metric.deaf_to}")
+        for value in metric.values:
+            typer.echo(f"    {value}: {metric.values[value].title}; {direction(value)}")
+    raise typer.Exit
+
+
 @app.command(epilog=EXIT_CODES)
 @needs_extra("eval", EXTRA)
 def evaluate(
@@ -66,10 +81,18 @@ def evaluate(
         typer.Option(
             "--metrics",
             metavar="A,B,...",
-            help="lsd, lsd_p2, si_sdr, snr, log_sispec, ssim, mr_stft, phase, visqol, pesq, stoi, estoi, or "
-            "all. The first ranks the worst clips.",
+            help="Names of --list-metrics, or all. The first ranks the worst clips.",
         ),
     ] = "lsd,lsd_p2,si_sdr",
+    list_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--list-metrics",
+            is_eager=True,
+            callback=_list_metrics,
+            help="List all metrics, what each hears and what it cannot hear, and exit.",
+        ),
+    ] = False,
     degrade: Annotated[
         str,
         typer.Option(

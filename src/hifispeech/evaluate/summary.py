@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from hifispeech.evaluate import statistics
+from hifispeech.evaluate.metrics import badness, metric_of
 from hifispeech.evaluate.results import Row, value_names
 
-# Where less is better; the rest are scores.
-LOWER_IS_BETTER = ("lsd", "lsd_", "mr_stft", "phase_")
 WORST = 10
 
 
@@ -77,11 +76,6 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Plain data; numbers that are not finite become their names, as JSON has none."""
         return _plain(asdict(self))
-
-
-def is_lower_better(value: str) -> bool:
-    """Whether less of this value is better."""
-    return value.startswith(LOWER_IS_BETTER)
 
 
 def summarise(
@@ -153,13 +147,6 @@ def _entry(
     return Entry(set_name, rate, system, value, mean, expected)
 
 
-def metric_of(value: str) -> str:
-    """The metric a value comes from, such as `lsd_p2` of `lsd_p2_high`."""
-    for suffix in ("_low", "_high"):
-        value = value.removesuffix(suffix)
-    return "phase" if value.startswith("phase_") else value
-
-
 def _comparisons(
     grouped: Mapping[tuple[str, int, str], Sequence[Row]],
     speakers: Mapping[str, str],
@@ -190,10 +177,8 @@ def worst_rows(rows: Sequence[Row], values: Sequence[str], count: int = WORST) -
     """The clips a system did worst on by the run's first value, worst first; each at its worst rate only."""
     if not values:
         return []
-    sign = -1 if is_lower_better(values[0]) else 1
-    ranked = sorted(
-        (row for row in rows if values[0] in row.values), key=lambda r: sign * r.values[values[0]]
-    )
+    having = [row for row in rows if values[0] in row.values]
+    ranked = sorted(having, key=lambda row: badness(values[0], row.values[values[0]]), reverse=True)
     return list({row.clip: row for row in reversed(ranked)}.values())[::-1][:count]
 
 

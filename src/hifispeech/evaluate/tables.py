@@ -7,34 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hifispeech.evaluate.metrics import badness, value_of
 from hifispeech.evaluate.results import Row, failure_lines, replace_file
-from hifispeech.evaluate.summary import Entry, Summary, is_lower_better
+from hifispeech.evaluate.summary import Entry, Summary
 
 SIGNIFICANT = 0.05
 _FAILURES_SHOWN = 50
 _TEX = {character: f"\\{character}" for character in "&%$#_{}"}
 _TEX |= {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-
-TITLES = {
-    "lsd": "LSD (protocol P1)",
-    "lsd_low": "LSD below the input's Nyquist frequency (P1)",
-    "lsd_high": "LSD above the input's Nyquist frequency (P1)",
-    "lsd_p2": "LSD (protocol P2)",
-    "lsd_p2_low": "LSD below the input's Nyquist frequency (P2)",
-    "lsd_p2_high": "LSD above the input's Nyquist frequency (P2)",
-    "si_sdr": "SI-SDR in dB",
-    "snr": "SNR in dB",
-    "log_sispec": "log-SISPEC in dB",
-    "ssim": "SSIM of spectrograms",
-    "mr_stft": "Multi-resolution STFT distance",
-    "phase_ip": "Instantaneous phase distance above the input's band",
-    "phase_gd": "Group delay distance above the input's band",
-    "phase_iaf": "Instantaneous angular frequency distance above the input's band",
-    "visqol": "ViSQOL (audio mode, 48 kHz)",
-    "pesq": "PESQ-WB (blind above 7 kHz)",
-    "stoi": "STOI (blind above 4.3 kHz)",
-    "estoi": "ESTOI (blind above 4.3 kHz)",
-}
 
 
 @dataclass(frozen=True)
@@ -104,7 +84,13 @@ def missing(summary: Summary) -> list[str]:
 
 def heading(value: str) -> str:
     """Name of a value and the direction of better."""
-    return f"{TITLES.get(value, value)}, {'lower' if is_lower_better(value) else 'higher'} is better"
+    return f"{value_of(value).title}, {direction(value)}"
+
+
+def direction(value: str) -> str:
+    """Which numbers of a value are good ones."""
+    words = {"low": "lower is better", "high": "higher is better", "one": "1 is best", "zero": "0 is best"}
+    return words[value_of(value).best]
 
 
 def value_table(summary: Summary, set_name: str, value: str) -> list[str]:
@@ -153,8 +139,8 @@ def best(summary: Summary, entry: Entry) -> set[str]:
     beside = [summary.entry(entry.set, entry.rate, name, entry.value) for name in summary.systems]
     most = max(found.mean.count for found in beside if found is not None)
     means = {f.system: f.mean.mean for f in beside if f is not None and f.mean.count == most}
-    top = (min if is_lower_better(entry.value) else max)(means.values())
-    return {name for name, mean in means.items() if mean == top}
+    top = min(badness(entry.value, mean) for mean in means.values())
+    return {name for name, mean in means.items() if badness(entry.value, mean) == top}
 
 
 def level_with_best(summary: Summary, entry: Entry) -> set[str]:
@@ -217,7 +203,7 @@ def worst_lists(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
         if not rows:
             continue
         value = summary.values[0]
-        lines += [f"{system}, by {TITLES.get(value, value)}:", ""]
+        lines += [f"{system}, by {value_of(value).title}:", ""]
         for row in rows:
             name = _row_name(row)
             link = pictures.get(picture_key(row))
@@ -291,4 +277,4 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _number(number: float, value: str) -> str:
-    return f"{number:.2f}" if value in ("si_sdr", "snr", "log_sispec") else f"{number:.3f}"
+    return f"{number:.{value_of(value).decimals}f}"

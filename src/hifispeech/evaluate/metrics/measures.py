@@ -5,11 +5,10 @@ length and one sample rate, computes in float64 and gives the mean over the chan
 compared (other lengths, other rates, a silent reference, NaN) raise `AudioError`, a `ValueError`; nothing is
 cut, resampled or aligned in secret. Spectra hold about 50 times the samples' memory: score clips, not hours.
 
-The perceptual measures (ViSQOL, PESQ, STOI) are in `hifispeech.evaluate.metrics.perceptual`; `measure` calls
-them all by name.
+What judges the generated band alone is in `highband`, `activity` and `texture`, the perceptual measures
+(ViSQOL, PESQ, STOI) in `perceptual`; `hifispeech.evaluate.metrics.measure` calls them all by name.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -234,76 +233,6 @@ def phase_distance(
         group_delay=_rms_over_bins(_wrapped(np.diff(difference, axis=-1)) ** 2),
         frequency=_rms_over_bins(_wrapped(np.diff(difference, axis=-2)) ** 2),
     )
-
-
-def measure(
-    reference: Array,
-    estimate: Array,
-    names: Sequence[str] = ("lsd", "lsd_p2", "si_sdr"),
-    *,
-    sample_rate: int = 48000,
-    estimate_rate: int | None = None,
-    sample_rate_in: int | None = None,
-) -> dict[str, float]:
-    """Several measures of one pair by name: the keys of `MEASURES`; one measure may give several values.
-
-    `lsd` gives `lsd`, and `lsd_low` and `lsd_high` when `sample_rate_in` is passed; `phase` gives three.
-
-    Raises:
-        AudioError: if the pair cannot be compared, also for `estimate_rate` other than `sample_rate`.
-        ValueError: for an unknown name.
-        ImportError: if a perceptual measure's package is not installed.
-    """
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise ValueError(f"unknown measure {unknown[0]!r}; choose from {', '.join(MEASURES)}")
-    ref, est = check_pair(reference, estimate, sample_rate, estimate_rate)
-    values: dict[str, float] = {}
-    for name in names:
-        values |= MEASURES[name](ref, est, sample_rate, sample_rate_in)
-    return values
-
-
-Measure = Callable[[Float64, Float64, int, int | None], dict[str, float]]
-
-
-def _lsd_values(protocol: Protocol, prefix: str) -> Measure:
-    def values(ref: Float64, est: Float64, rate: int, rate_in: int | None) -> dict[str, float]:
-        result = lsd(ref, est, protocol, rate_in, sample_rate=rate)
-        parts = {prefix: result.lsd, f"{prefix}_low": result.low, f"{prefix}_high": result.high}
-        return {name: value for name, value in parts.items() if value is not None}
-
-    return values
-
-
-def _phase_values(ref: Float64, est: Float64, rate: int, rate_in: int | None) -> dict[str, float]:
-    result = phase_distance(ref, est, sample_rate=rate, sample_rate_in=rate_in)
-    return {"phase_ip": result.phase, "phase_gd": result.group_delay, "phase_iaf": result.frequency}
-
-
-def _perceptual(name: str, function: str, **options: bool) -> Measure:
-    def values(ref: Float64, est: Float64, rate: int, rate_in: int | None) -> dict[str, float]:
-        from hifispeech.evaluate.metrics import perceptual  # its packages are extras
-
-        return {name: getattr(perceptual, function)(ref, est, rate, **options)}
-
-    return values
-
-
-MEASURES: dict[str, Measure] = {
-    "lsd": _lsd_values("p1", "lsd"),
-    "lsd_p2": _lsd_values("p2", "lsd_p2"),
-    "si_sdr": lambda ref, est, rate, _: {"si_sdr": si_sdr(ref, est, sample_rate=rate)},
-    "snr": lambda ref, est, rate, _: {"snr": snr(ref, est, sample_rate=rate)},
-    "log_sispec": lambda ref, est, rate, _: {"log_sispec": log_sispec(ref, est, sample_rate=rate)},
-    "ssim": lambda ref, est, rate, _: {"ssim": ssim(ref, est, sample_rate=rate)},
-    "mr_stft": lambda ref, est, rate, _: {"mr_stft": mr_stft(ref, est, sample_rate=rate)},
-    "phase": _phase_values,
-    "visqol": _perceptual("visqol", "visqol"),
-    "pesq": _perceptual("pesq", "pesq_wb"),
-    "stoi": _perceptual("stoi", "stoi"),
-    "estoi": _perceptual("estoi", "stoi", extended=True),
-}
 
 
 def _p2_frame(sample_rate: int) -> tuple[int, int]:
