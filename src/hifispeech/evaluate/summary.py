@@ -49,7 +49,8 @@ class Versus:
 class Summary:
     """A run in numbers. `costs` has per system `real_time_factor` and `peak_memory_mb` where known.
 
-    `alignment` has per aligned system median, least and most of `delay_samples` and `gain`.
+    `alignment` has per aligned system median, least and most of `delay_samples` and `gain`; `silence` has per
+    set how many frames of the truth are digital silence, of how many, and in how many clips.
     """
 
     sets: list[str]
@@ -64,6 +65,7 @@ class Summary:
     worst: dict[str, list[Row]]
     costs: dict[str, dict[str, float | None]]
     alignment: dict[str, dict[str, tuple[float, float, float]]]
+    silence: dict[str, tuple[int, int, int]]
 
     def entry(self, set_name: str, rate: int, system: str, value: str) -> Entry | None:
         """The mean asked for, if there is one."""
@@ -125,6 +127,7 @@ def summarise(
         {name: worst_rows([row for row in rows if row.system == name], values) for name in names},
         {name: _cost([row for row in rows if row.system == name], memory_mb, name) for name in names},
         {name: found for name in names if (found := _alignment([r for r in rows if r.system == name]))},
+        {name: _silence([row for row in rows if row.set == name]) for name in sets},
     )
 
 
@@ -201,6 +204,13 @@ def _alignment(rows: Sequence[Row]) -> dict[str, tuple[float, float, float]]:
         if values:
             found[fact] = (float(np.median(values)), float(min(values)), float(max(values)))
     return found
+
+
+def _silence(rows: Sequence[Row]) -> tuple[int, int, int]:
+    """Frames of digital silence, all frames, clips with silence; each clip counted once."""
+    facts = {row.clip: row.facts for row in rows if "frames" in row.facts}
+    silent = [int(found["silent_frames"]) for found in facts.values()]
+    return sum(silent), int(sum(f["frames"] for f in facts.values())), sum(count > 0 for count in silent)
 
 
 def _plain(value: Any) -> Any:

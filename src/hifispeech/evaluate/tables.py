@@ -9,6 +9,7 @@ from typing import Any
 
 from hifispeech.evaluate.metrics import badness, value_of
 from hifispeech.evaluate.results import Row, failure_lines, replace_file
+from hifispeech.evaluate.score import BITS
 from hifispeech.evaluate.summary import Entry, Summary
 
 SIGNIFICANT = 0.05
@@ -28,7 +29,7 @@ class Pictures:
 def write_tables(folder: Path, summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> None:
     """Write tables.md, tables.tex and comparisons.csv."""
     replace_file(folder / "tables.md", "\n".join(markdown(summary, run, pictures)).rstrip() + "\n")
-    replace_file(folder / "tables.tex", "\n".join(latex(summary)) + "\n")
+    replace_file(folder / "tables.tex", "\n".join(latex(summary, run)) + "\n")
     replace_file(folder / "comparisons.csv", comparisons_csv(summary))
 
 
@@ -37,9 +38,20 @@ def markdown(summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> li
     lines = ["# Evaluation", "", *how(summary, run), "", *missing(summary), ""]
     for set_name in summary.sets:
         clips = summary.clips[set_name]
-        lines += [f"## {set_name}", "", f"{clips} clips; intervals by {summary.units[set_name]}.", ""]
+        lines += [
+            f"## {set_name}",
+            "",
+            f"{clips} clips; intervals by {summary.units[set_name]}; outputs as {BITS[run['bits']]}.",
+            "",
+        ]
+        lines += [silence_line(summary, set_name), ""] if summary.silence[set_name][0] else []
         for value in summary.values:
-            lines += [f"{heading(value)}:", "", *value_table(summary, set_name, value), ""]
+            lines += [
+                f"{heading(value)} ({BITS[run['bits']]}):",
+                "",
+                *value_table(summary, set_name, value),
+                "",
+            ]
     lines += ["## Cost", "", *cost_table(summary), ""]
     if summary.alignment:
         lines += ["## Alignment", "", *alignment_table(summary), ""]
@@ -58,6 +70,7 @@ def how(summary: Summary, run: Mapping[str, Any]) -> list[str]:
         *([f"Command: `{run['command']}`", ""] if run["command"] else []),
         f"- systems: {', '.join(shown)}",
         f"- low-rate inputs by {run['degrade']}",
+        f"- outputs of all systems rounded to {BITS[run['bits']]} before they are measured",
         f"- aligned to the truth (delay and gain): {'yes' if run['align'] else 'no'}",
         f"- seed {run['seed']}; processes: {run['workers']}, of one thread; {run['machine']}",
         f"- software: {', '.join(f'{name} {number}' for name, number in run['software'].items())}",
@@ -80,6 +93,13 @@ def missing(summary: Summary) -> list[str]:
     if len(told) > _FAILURES_SHOWN:
         lines.append(f"- and {len(told) - _FAILURES_SHOWN} more, see scores.csv")
     return lines
+
+
+def silence_line(summary: Summary, set_name: str) -> str:
+    """How much of the truth is digital silence, which protocol P2 leaves out."""
+    silent, frames, clips = summary.silence[set_name]
+    where = f"{silent} of {frames} frames of the truth, in {clips} clips"
+    return f"{where}, are digital silence and left out of LSD P2."
 
 
 def heading(value: str) -> str:
@@ -222,13 +242,13 @@ def _row_name(row: Row) -> str:
     return f"{row.clip}, {row.rate / 1000:g} kHz"
 
 
-def latex(summary: Summary) -> list[str]:
+def latex(summary: Summary, run: Mapping[str, Any]) -> list[str]:
     r"""A `table` with booktabs rules per set and value; needs `\usepackage{booktabs}`."""
     lines = ["% needs \\usepackage{booktabs}"]
     for set_name in summary.sets:
         for value in summary.values:
             empty = _nothing(summary, set_name, value).replace("-", "--").replace(" of ", "/")
-            title = f"{heading(value)}, {set_name}, {summary.clips[set_name]} clips"
+            title = f"{heading(value)}, {set_name}, {summary.clips[set_name]} clips, {BITS[run['bits']]}"
             rates = " & ".join(f"{rate / 1000:g} kHz" for rate in summary.rates)
             lines += ["", "\\begin{table}", "\\centering", f"\\caption{{{_tex(title)}.}}"]
             lines += [f"\\begin{{tabular}}{{l{'c' * len(summary.rates)}c}}", "\\toprule"]

@@ -119,6 +119,18 @@ def test_lsd_of_silent_estimate_is_the_distance_to_the_floor() -> None:
     assert metrics.lsd(ref, np.zeros_like(ref)).lsd == pytest.approx(expected, rel=1e-12)
 
 
+def test_frames_of_digital_silence_are_left_out_of_p2() -> None:
+    """Half of the reference is digital silence: P2 is that of the other half, and the frames are counted."""
+    ref = noise(1)
+    ref[24000:] = 0
+    frames = 100  # hop 480, centred; a frame of 2229 reaches 1114 samples to either side: 53 are audible
+    assert metrics.silent_frames(ref) == (frames - 53, frames)
+    assert metrics.silent_frames(np.stack([ref, noise(1)])) == (frames - 53, 2 * frames)
+    found = metrics.lsd(ref, 10 * ref + np.where(ref == 0, 1e-5, 0), "p2", 8000)
+    assert found.lsd == pytest.approx(2, abs=0.1)  # 5 and more with the silent half
+    assert metrics.lsd(ref, 10 * ref, "p2", 8000).lsd == pytest.approx(2, abs=0.1)
+
+
 def test_split_bin_is_the_published_one() -> None:
     assert [metrics.split_bin(1025, rate) for rate in (4000, 8000, 12000, 16000, 24000)] == [
         85,

@@ -1,8 +1,10 @@
 """Every metric by name: what it gives, which direction is better, what it hears and what it cannot hear."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hifispeech.evaluate.metrics import highband
@@ -18,6 +20,7 @@ from hifispeech.evaluate.metrics.measures import (
     snr,
     ssim,
 )
+from hifispeech.evaluate.metrics.nisqa import USUAL_PLACE, VARIABLE, find_weights, nisqa
 from hifispeech.evaluate.metrics.pairs import Array, Float64, check_pair
 from hifispeech.evaluate.metrics.texture import texture
 
@@ -32,6 +35,7 @@ class Pair:
     estimate: Float64
     sample_rate: int
     sample_rate_in: int | None = None
+    nisqa_weights: Path | None = None
 
     @property
     def input_rate(self) -> int:
@@ -69,22 +73,27 @@ def measure(
     sample_rate: int = 48000,
     estimate_rate: int | None = None,
     sample_rate_in: int | None = None,
+    nisqa_weights: Path | None = None,
 ) -> dict[str, float]:
     """Several measures of one pair by name: the keys of `MEASURES`; one measure may give several values.
 
     A value that is not defined for the pair, such as the LSD of quiet frames where there are none, is left
     out. `lsd` gives `lsd`, and `lsd_low` and `lsd_high` when `sample_rate_in` is passed; `phase` gives three.
 
+    Args:
+        nisqa_weights: the checkpoint for `nisqa`; see `hifispeech.evaluate.metrics.nisqa.find_weights`.
+
     Raises:
         AudioError: if the pair cannot be compared, also for `estimate_rate` other than `sample_rate`.
         ValueError: for an unknown name, or if a measure of the generated band has no `sample_rate_in`.
         ImportError: if a perceptual measure's package is not installed.
+        ModelError: for `nisqa` without its weights.
     """
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         raise ValueError(f"unknown measure {unknown[0]!r}; choose from {', '.join(MEASURES)}")
     ref, est = check_pair(reference, estimate, sample_rate, estimate_rate)
-    pair = Pair(ref, est, sample_rate, sample_rate_in)
+    pair = Pair(ref, est, sample_rate, sample_rate_in, nisqa_weights)
     values: dict[str, float] = {}
     for name in names:
         found = MEASURES[name].compute(pair)
@@ -110,8 +119,15 @@ def badness(name: str, number: float) -> float:
     return {"low": number, "high": -number, "zero": abs(number)}[best]
 
 
-def all_metrics() -> tuple[str, ...]:
-    """All names of metrics."""
+def all_metrics(nisqa_weights: Path | None = None) -> tuple[str, ...]:
+    """All names; `nisqa` only if its weights are named or lie in their usual place.
+
+    Raises:
+        ModelError: weights that are named and not there.
+    """
+    if nisqa_weights is None and not (os.environ.get(VARIABLE) or USUAL_PLACE.expanduser().is_file()):
+        return tuple(name for name in MEASURES if name != "nisqa")
+    find_weights(nisqa_weights)
     return tuple(MEASURES)
 
 
@@ -203,7 +219,9 @@ _INTELLIGIBILITY = ("intelligibility", "everything above 4.3 kHz; level", "broug
 MEASURES: dict[str, Metric] = {
     "lsd": _lsd_metric("p1", "lsd", "log-spectral distance, protocol P1 (NU-Wave, AP-BWE, UDM+)"),
     "lsd_p2": _lsd_metric(
-        "p2", "lsd_p2", "log-spectral distance, protocol P2 (ssr_eval: NVSR, AudioSR, HiFi-SR)"
+        "p2",
+        "lsd_p2",
+        "log-spectral distance, protocol P2 (ssr_eval: NVSR, AudioSR, HiFi-SR), without digital silence",
     ),
     "lsd_hf": Metric(
         _lsd_hf,
@@ -315,6 +333,18 @@ MEASURES: dict[str, Metric] = {
         },
         "instantaneous phase, group delay, angular frequency above the band",
         "magnitude: silent bins count like others",
+    ),
+    "nisqa": Metric(
+        lambda pair: nisqa(pair.reference, pair.estimate, pair.sample_rate, weights=pair.nisqa_weights),
+        {
+            "nisqa": Value("NISQA (no reference, 48 kHz)", "high"),
+            "nisqa_noisiness": Value("NISQA noisiness (5: none)", "high"),
+            "nisqa_discontinuity": Value("NISQA discontinuity (5: none)", "high"),
+            "nisqa_coloration": Value("NISQA coloration (5: none)", "high"),
+            "nisqa_loudness": Value("NISQA loudness (5: optimal)", "high"),
+        },
+        "predicted opinion score without reference, and why: noise, breaks, colour, loudness",
+        "whether voice and words are the same; the top octave, nearly, as it was trained on telephony",
     ),
     "visqol": _perceptual(
         "visqol",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hifispeech.audio.spectral import HOP, N_FFT, stft
 from hifispeech.errors import AudioError
@@ -59,8 +60,9 @@ def lsd(
     Protocol `"p1"` (NU-Wave, AP-BWE, UDM+): n_fft 2048, hop 512, powers clamped at 1e-8, whatever the rate.
     Protocol `"p2"` (ssr_eval: NVSR, AudioSR, HiFi-SR): n_fft int(2048 rate / 44100), hop rate / 100, nothing
     clamped, so an estimate without high band costs what its rounding noise decides; it is not symmetric where
-    spectra vanish. Frames are centred with reflected edges and periodic Hann windows in both. Ten times the
-    amplitude is a distance of 2.
+    spectra vanish. Frames whose reference is digital silence are left out of it (see `silent_frames`): there
+    is nothing to compare with, and each would add 6 and more. Frames are centred with reflected edges and
+    periodic Hann windows in both protocols. Ten times the amplitude is a distance of 2.
 
     Blind to: phase, and to whether the estimated structure sounds right: an image of the low band mirrored
     upwards scores better than it sounds. Quiet bins count as much as loud ones. Read it with ViSQOL and the
@@ -79,18 +81,31 @@ def lsd(
     if protocol == "p1":
         n_fft = N_FFT
         difference = np.log10(_power(est, n_fft, HOP, P1_FLOOR)) - np.log10(_power(ref, n_fft, HOP, P1_FLOOR))
+        audible = np.ones(difference.shape[:-1], bool)
     elif protocol == "p2":
         n_fft, hop = _p2_frame(sample_rate)
-        ratio = _power(ref, n_fft, hop) / (_magnitude(est, n_fft, hop) + P2_TINY) ** 2
+        power = _power(ref, n_fft, hop)
+        audible = power.max(axis=-1) > 0
+        ratio = power / (_magnitude(est, n_fft, hop) + P2_TINY) ** 2
         difference = np.log10(ratio + P2_TINY)
     else:
         raise ValueError(f'protocol={protocol!r}; pass "p1" or "p2"')
     squared = np.square(difference)
-    whole = _rms_over_bins(squared)
+    whole = _rms_over_bins(squared, audible)
     if sample_rate_in is None:
         return LSD(whole)
     split = split_bin(squared.shape[-1], sample_rate_in, sample_rate)
-    return LSD(whole, _rms_over_bins(squared[..., :split]), _rms_over_bins(squared[..., split:]))
+    low, high = (_rms_over_bins(part, audible) for part in (squared[..., :split], squared[..., split:]))
+    return LSD(whole, low, high)
+
+
+def silent_frames(reference: Array, *, sample_rate: int = 48000) -> tuple[int, int]:
+    """How many frames of protocol 2 are digital silence, and how many there are, in all channels.
+
+    Shape: `[time]` or `[channels, time]`.
+    """
+    power = _power(np.atleast_2d(np.asarray(reference, np.float64)), *_p2_frame(sample_rate))
+    return int(np.count_nonzero(power.max(axis=-1) == 0)), power.shape[0] * power.shape[1]
 
 
 def split_bin(bins: int, sample_rate_in: int, sample_rate: int = 48000) -> int:
@@ -250,9 +265,12 @@ def _magnitude(signal: Float64, n_fft: int, hop: int) -> Float64:
     return np.sqrt(_power(signal, n_fft, hop))
 
 
-def _rms_over_bins(squared: Float64) -> float:
-    """Root of the mean over bins, then the mean over frames and channels, of `[channels, frames, bins]`."""
-    return float(np.sqrt(squared.mean(axis=-1)).mean())
+def _rms_over_bins(squared: Float64, audible: npt.NDArray[np.bool_] | None = None) -> float:
+    """Root mean square over bins, mean over (audible) frames and channels, of `[channels, frames, bins]`."""
+    distances = np.sqrt(squared.mean(axis=-1))
+    if audible is None:
+        return float(distances.mean())
+    return float(np.mean([frames[heard].mean() for frames, heard in zip(distances, audible, strict=True)]))
 
 
 def _mean_ratio_db(signal: Float64, noise: Float64) -> float:
