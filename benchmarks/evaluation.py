@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import report
 
-from hifispeech.evaluate.metrics import MEASURES
+from hifispeech.evaluate.metrics import all_metrics
 from hifispeech.evaluate.runner import DEFAULT_RATES, Options, evaluate
 from hifispeech.evaluate.systems import parse_systems
 
@@ -38,7 +38,7 @@ def main() -> int:
         output=args.results,
         systems=tuple(parse_systems([args.systems])),
         rates=DEFAULT_RATES,
-        metrics=tuple(MEASURES),
+        metrics=all_metrics(),
         workers=args.workers,
         every=args.every,
         visqol_every=args.visqol_every,

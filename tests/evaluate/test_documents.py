@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from hifispeech import read, write
+from hifispeech.cli import app
 from hifispeech.evaluate import lowrate, metrics
 from hifispeech.evaluate.sets import PRESETS
 from hifispeech.evaluate.systems import BASELINES, baselines
@@ -69,3 +71,13 @@ def test_page_lists_every_measure_method_preset_and_baseline(text: str) -> None:
         assert f"`{name}`" in text, name
     for name in PRESETS:
         assert f"`{name}:DIR`" in text, name
+
+
+def test_one_command_lists_every_metric_with_what_it_cannot_hear() -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--list-metrics"])
+    assert result.exit_code == 0, result.output
+    for name, metric in metrics.MEASURES.items():
+        assert (
+            f"{name}: {metric.hears}" in result.output and f"cannot hear: {metric.deaf_to}" in result.output
+        )
+        assert all(f"    {value}: {metric.values[value].title}; " in result.output for value in metric.values)

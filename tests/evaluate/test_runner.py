@@ -18,7 +18,7 @@ from hifispeech.cli import app
 from hifispeech.evaluate import metrics
 from hifispeech.evaluate.lowrate import low_rate
 from hifispeech.evaluate.results import Row, read_rows
-from hifispeech.evaluate.score import Job, Settings, score_clip
+from hifispeech.evaluate.score import Job, Settings, rounded, score_clip
 from hifispeech.evaluate.sets import Clip
 from hifispeech.evaluate.systems import baselines, parse_systems
 
@@ -223,6 +223,18 @@ def test_a_safetensors_model_of_the_paper_is_a_system(tmp_path: Path, make_clips
     assert not row.error and 0 < row.values["lsd"] < 10 and row.facts["seconds"] > 0
 
 
+def test_all_systems_are_scored_after_the_same_rounding() -> None:
+    audio = np.array([[0.1, -0.3, 1e-6, 1.5, -1.5]], np.float32)
+    assert rounded(audio, "float") is audio
+    for bits in (16, 24):
+        once = rounded(audio, str(bits))
+        codes = once.astype(np.float64) * 2 ** (bits - 1)
+        assert (codes == np.round(codes)).all() and once.max() == 1 - 2.0 ** (1 - bits) and once.min() == -1
+        assert (rounded(once, str(bits)) == once).all()  # a file's samples stay as they are
+        assert np.abs(once - audio)[0, :3].max() <= 2.0**-bits
+    assert rounded(audio, "16")[0, 2] == 0
+
+
 def test_clips_that_outputs_cannot_be_told_apart_for_are_refused(
     tmp_path: Path, make_clips: MakeClips
 ) -> None:
@@ -250,6 +262,7 @@ def test_other_recordings_are_refused_when_aligning(tmp_path: Path, make_clips: 
     [
         (["--metrics", "lsdd"], "unknown metric 'lsdd'; choose from lsd,"),
         (["--degrade", "magic"], "choose one of sinc,"),
+        (["--bits", "12"], "bits='12' is unknown; choose one of 16, 24, float"),
         (["--rates", "48000"], "outside 2000..47999"),
         (["--systems", "slow"], "unknown system 'slow'"),
         (["--data", "nosuch:/x"], "is unknown; pass a folder or one of vctk"),

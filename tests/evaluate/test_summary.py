@@ -10,8 +10,9 @@ import pytest
 
 from hifispeech.errors import AudioError
 from hifispeech.evaluate import tables
+from hifispeech.evaluate.metrics import badness, metric_of, value_of
 from hifispeech.evaluate.results import Row, failure_lines, read_rows, write_rows
-from hifispeech.evaluate.summary import Summary, is_lower_better, metric_of, summarise
+from hifispeech.evaluate.summary import Summary, summarise
 
 
 def rows(clips: int = 12) -> list[Row]:
@@ -48,6 +49,7 @@ RUN = {
     "systems": {"good": "fast", "twin": "dir:x", "bad": "mirror"},
     "degrade": "sinc: soxr VHQ",
     "align": False,
+    "bits": "16",
     "seed": 0,
     "workers": 1,
     "machine": "x86_64",
@@ -89,7 +91,7 @@ def test_a_failed_clip_is_counted_named_and_not_averaged() -> None:
         "**Failed or incomplete results: 1.**" in page
         and "- speech/clip0.wav, 8 kHz, good: no output" in page
     )
-    assert "(11 of 12)" in page and "(11/12)" in "\n".join(tables.latex(summary))
+    assert "(11 of 12)" in page and "(11/12)" in "\n".join(tables.latex(summary, RUN))
     versus = next(v for v in summary.comparisons if v.rate == 8000 and v.first == "good")
     assert versus.comparison.count == 11
 
@@ -115,7 +117,7 @@ def test_a_system_that_delivers_nothing_stays_in_the_tables() -> None:
     made = [*rows(2), *(Row("speech", f"clip{i}.wav", "anna", 8000, "gone", error="hung") for i in range(2))]
     summary = summarise(made)
     assert "| gone | - (0 of 2) | - (0 of 2) | - |" in tables.value_table(summary, "speech", "lsd")
-    assert "gone & -- (0/2) & -- (0/2) & - \\\\" in tables.latex(summary)
+    assert "gone & -- (0/2) & -- (0/2) & - \\\\" in tables.latex(summary, RUN)
 
 
 def test_what_all_rates_or_systems_share_is_said_once() -> None:
@@ -135,6 +137,22 @@ def test_what_alignment_found_is_told_by_system() -> None:
     page = tables.markdown(summarise(made), RUN, tables.Pictures())
     assert "| peer | 480 [478, 482] | 0.500 [0.250, 1.000] |" in page
     assert "## Alignment" not in tables.markdown(summarise(rows(2)), RUN, tables.Pictures())
+
+
+def test_digital_silence_is_counted_once_a_clip_and_reported() -> None:
+    facts = [{"silent_frames": silent, "frames": 100} for silent in (0, 30, 12)]
+    made = [
+        Row("s", f"{i}.wav", "", rate, "x", {"lsd_p2": 1.0}, fact)
+        for i, fact in enumerate(facts)
+        for rate in (8000, 16000)
+    ]
+    summary = summarise(made)
+    assert summary.silence == {"s": (42, 300, 2)}
+    page = tables.markdown(summary, RUN, tables.Pictures())
+    assert (
+        "42 of 300 frames of the truth, in 2 clips, are digital silence and left out of LSD P2." in page
+        and "LSD (protocol P2), lower is better (16-bit samples):" in page
+    )
 
 
 def test_values_not_asked_for_are_not_missing() -> None:
@@ -158,7 +176,7 @@ def test_comparisons_are_corrected_over_all_pairs_and_rates(summary: Summary) ->
 
 def test_latex_has_balanced_tables_and_no_bare_specials(summary: Summary) -> None:
     made = [Row("set_1", r.file, "a&b", r.rate, f"{r.system}_x", r.values) for r in rows(3)]
-    text = "\n".join(tables.latex(summarise(made)))
+    text = "\n".join(tables.latex(summarise(made), RUN))
     assert text.count("\\begin{table}") == text.count("\\end{table}") == 2
     assert text.count("\\begin{tabular}{lccc}") == 2
     assert "good\\_x" in text and "set\\_1" in text
@@ -188,8 +206,12 @@ def test_json_is_plain_even_with_infinity() -> None:
 
 
 def test_directions_and_metrics_of_values() -> None:
-    better_low = ("lsd", "lsd_high", "lsd_p2", "mr_stft", "phase_ip")
-    assert all(is_lower_better(name) for name in better_low)
-    assert not any(is_lower_better(name) for name in ("si_sdr", "ssim", "visqol", "pesq", "log_sispec"))
+    for name in ("lsd", "lsd_high", "lsd_p2", "mr_stft", "phase_ip", "texture", "nobody_knows"):
+        assert badness(name, 1) < badness(name, 2), name
+    for name in ("si_sdr", "ssim", "visqol", "pesq", "log_sispec", "kept_snr"):
+        assert badness(name, 2) < badness(name, 1), name
+    assert badness("contrast_time", 1) < badness("contrast_time", 1.2) < badness("contrast_time", 0.5)
+    assert badness("floor_bias", 0) < badness("floor_bias", -1) == badness("floor_bias", 1)
+    assert value_of("lsd").title == "LSD (protocol P1)" and value_of("other").title == "other"
     assert metric_of("lsd_p2_high") == "lsd_p2" and metric_of("phase_gd") == "phase"
     assert metric_of("mr_stft") == "mr_stft"

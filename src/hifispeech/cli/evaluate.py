@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hifispeech.evaluate.summary import Summary
 
-EXTRA = {"visqol", "pesq", "pystoi", "matplotlib", "scipy"}
+EXTRA = {"visqol", "pesq", "pystoi", "matplotlib", "scipy", "torchmetrics", "librosa"}
 
 app = typer.Typer()
 
@@ -35,6 +35,21 @@ class Embedded(str, Enum):
 
     OPUS = "opus"
     FLAC = "flac"
+
+
+def _list_metrics(wanted: bool) -> None:
+    """Print every metric, the values it gives, what it hears and what it cannot."""
+    if not wanted:
+        return
+    from hifispeech.evaluate.metrics import MEASURES
+    from hifispeech.evaluate.tables import direction
+
+    for name, metric in MEASURES.items():
+        typer.echo(f"{name}: {metric.hears} ({metric.rate})")
+        typer.echo(f"    cannot hear: {metric.deaf_to}")
+        for value in metric.values:
+            typer.echo(f"    {value}: {metric.values[value].title}; {direction(value)}")
+    raise typer.Exit
 
 
 @app.command(epilog=EXIT_CODES)
@@ -66,10 +81,18 @@ def evaluate(
         typer.Option(
             "--metrics",
             metavar="A,B,...",
-            help="lsd, lsd_p2, si_sdr, snr, log_sispec, ssim, mr_stft, phase, visqol, pesq, stoi, estoi, or "
-            "all. The first ranks the worst clips.",
+            help="Names of --list-metrics, or all. The first ranks the worst clips.",
         ),
     ] = "lsd,lsd_p2,si_sdr",
+    list_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--list-metrics",
+            is_eager=True,
+            callback=_list_metrics,
+            help="List all metrics, what each hears and what it cannot hear, and exit.",
+        ),
+    ] = False,
     degrade: Annotated[
         str,
         typer.Option(
@@ -77,6 +100,13 @@ def evaluate(
             help="How inputs are made: sinc, hann-sinc, stft, fft, butter, cheby, ellip, bessel.",
         ),
     ] = "sinc",
+    bits: Annotated[
+        str,
+        typer.Option(
+            metavar="16|24|float",
+            help="What all outputs are rounded to before they are measured, ready files and our own alike.",
+        ),
+    ] = "16",
     align: Annotated[
         bool,
         typer.Option(
@@ -89,6 +119,14 @@ def evaluate(
     visqol_every: Annotated[
         int, typer.Option(min=1, metavar="N", help="ViSQOL on every Nth clip only: it takes 0.8 s a second.")
     ] = 1,
+    nisqa_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TAR",
+            help="The public checkpoint nisqa.tar for nisqa. Default: HIFISPEECH_NISQA_WEIGHTS, or "
+            "~/.torchmetrics/NISQA/nisqa.tar.",
+        ),
+    ] = None,
     max_seconds: Annotated[
         float, typer.Option(min=0.1, metavar="S", help="Of longer recordings, score the first S seconds.")
     ] = 30.0,
@@ -124,7 +162,7 @@ def evaluate(
 
       hifispeech evaluate --data vctk:VCTK-Corpus-0.92 --metrics lsd,visqol --workers 8 -o results
     """
-    from hifispeech.evaluate.metrics import MEASURES
+    from hifispeech.evaluate.metrics import all_metrics
     from hifispeech.evaluate.runner import Options
     from hifispeech.evaluate.runner import evaluate as run
     from hifispeech.evaluate.systems import parse_systems
@@ -135,7 +173,7 @@ def evaluate(
         output,
         tuple(parse_systems(systems, timeout_s=timeout)),
         _rates(rates),
-        tuple(MEASURES) if measures == "all" else tuple(measures.split(",")),
+        all_metrics(nisqa_weights) if measures == "all" else tuple(measures.split(",")),
         degrade,
         align,
         workers,
@@ -148,6 +186,8 @@ def evaluate(
         pictures,
         resume,
         shlex.join(["hifispeech", *sys.argv[1:]]),
+        nisqa_weights,
+        bits,
     )
     with counting("clips") as on_clip:
         summary = run(options, on_clip)

@@ -10,7 +10,7 @@ from hifispeech.errors import AudioError
 from hifispeech.files import write_atomic
 
 KEYS = ("set", "file", "speaker", "rate", "system")
-FACTS = ("duration_s", "seconds", "peak_memory_mb", "delay_samples", "gain")
+FACTS = ("duration_s", "seconds", "peak_memory_mb", "delay_samples", "gain", "silent_frames", "frames")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Row:
     """What one system made of one clip at one input rate.
 
     `values` holds what could be measured, `facts` some of `FACTS` (length scored, what the computing took,
-    what `--align` found), `notes` what is worth knowing, `error` what went wrong ("" for nothing).
+    what `--align` found, how many frames of the truth are digital silence), `notes` what is worth
+    knowing, `error` what went wrong ("" for nothing).
     """
 
     set: str

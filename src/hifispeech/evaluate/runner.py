@@ -20,7 +20,7 @@ from hifispeech.evaluate.lowrate import METHODS
 from hifispeech.evaluate.report.examples import draw_all
 from hifispeech.evaluate.report.plots import matplotlib_module
 from hifispeech.evaluate.results import Row, failure_lines, read_rows, write_rows
-from hifispeech.evaluate.score import Job, Settings, code_digest, failed_rows, score_clip
+from hifispeech.evaluate.score import BITS, Job, Settings, code_digest, failed_rows, score_clip
 from hifispeech.evaluate.sets import Clip, find_clips
 from hifispeech.evaluate.summary import Summary, summarise
 from hifispeech.evaluate.systems import System
@@ -61,6 +61,8 @@ class Options:
     pictures: int = 10
     resume: bool = False
     command: str = ""
+    nisqa_weights: Path | None = None
+    bits: str = "16"
 
     def __post_init__(self) -> None:
         """Raises: ValueError for an unknown measure or method, a rate out of range, or a number below 1."""
@@ -71,6 +73,8 @@ class Options:
             )
         if self.degrade not in METHODS:
             raise ValueError(f"degrade={self.degrade!r} is unknown; choose one of {', '.join(METHODS)}")
+        if self.bits not in BITS:
+            raise ValueError(f"bits={self.bits!r} is unknown; choose one of {', '.join(BITS)}")
         for rate in self.rates:
             if not 2000 <= rate < systems.RATE:
                 raise ValueError(f"rate {rate} is outside 2000..{systems.RATE - 1} Hz; pass rates of inputs")
@@ -90,6 +94,8 @@ class Options:
             self.align,
             self.max_s,
             self.output / "audio" if self.keep_audio else None,
+            self.nisqa_weights,
+            self.bits,
         )
 
 
@@ -163,12 +169,16 @@ def check_ready(options: Options) -> None:
     """Load every model and import every package once, so that what cannot work fails before the run.
 
     Raises:
-        ModelError: a model that cannot be loaded.
+        ModelError: a model that cannot be loaded, or no weights for NISQA.
         ImportError: a package of the extra `eval` that is missing.
     """
+    from hifispeech.evaluate.metrics import nisqa
     from hifispeech.evaluate.metrics.perceptual import require
 
     require(options.metrics)
+    if "nisqa" in options.metrics:
+        nisqa.require()
+        nisqa.find_weights(options.nisqa_weights)
     if options.pictures:
         matplotlib_module("matplotlib.figure")
     for system in options.systems:
@@ -190,6 +200,7 @@ def provenance(options: Options, jobs: Sequence[Job]) -> dict[str, Any]:
         "metrics": list(options.metrics),
         "degrade": f"{options.degrade}: {METHODS[options.degrade]}",
         "align": options.align,
+        "bits": options.bits,
         "every": options.every,
         "limit": options.limit,
         "max_s": options.max_s,
@@ -215,7 +226,17 @@ def _skipped(jobs: Sequence[Job]) -> dict[str, frozenset[str]]:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("hifispeech", "numpy", "scipy", "onnxruntime", "soxr", "visqol-python", "pesq", "pystoi"):
+    for name in (
+        "hifispeech",
+        "numpy",
+        "scipy",
+        "onnxruntime",
+        "soxr",
+        "visqol-python",
+        "pesq",
+        "pystoi",
+        "torchmetrics",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -4,13 +4,14 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from hifispeech.audio.io.encode import quantise
 from hifispeech.audio.io.reader import read
 from hifispeech.audio.io.writer import write
 from hifispeech.audio.resample import resample
@@ -22,6 +23,7 @@ from hifispeech.evaluate.systems import PACKAGE, RATE, System
 from hifispeech.files import file_sha256, write_atomic
 
 MIN_REFERENCE_RATE = 44100
+BITS = {"16": "16-bit samples", "24": "24-bit samples", "float": "32-bit float samples"}
 # What a tool, a codec or a decoder can make of a bad file; anything else is a mistake of ours.
 FAILURES = (HifispeechError, ValueError, OSError, RuntimeError, MemoryError)
 
@@ -33,8 +35,8 @@ class Settings:
     """What is measured and how; the same for all clips of a run.
 
     `max_s`: of a longer recording its first so many seconds are scored. `audio`: folder to keep inputs,
-    outputs and truth in (SYSTEM/RATE/SET/FILE), or None. `work` is for the files of commands; a killed run
-    leaves some there.
+    outputs and truth in (SYSTEM/RATE/SET/FILE), or None. `bits`: what outputs are rounded to, see
+    `BITS`. `work` is for the files of commands; a killed run leaves some there.
     """
 
     rates: tuple[int, ...]
@@ -46,6 +48,8 @@ class Settings:
     align: bool = False
     max_s: float = 30.0
     audio: Path | None = None
+    nisqa_weights: Path | None = None
+    bits: str = "16"
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,21 @@ def make_output(job: Job, truth: Audio, low: Audio, system: System, rate: int) -
         raise AudioError(
             f"output has {output.audio.shape[0]} channels where the reference has {truth.shape[0]}"
         )
+    output = replace(output, audio=rounded(output.audio, job.settings.bits))
     keep_audio(job, "truth", None, truth, RATE)
     keep_audio(job, "input", rate, low, rate)
     keep_audio(job, system.label, rate, output.audio, RATE)
     return output
+
+
+def rounded(audio: Audio, bits: str) -> Audio:
+    """The audio as a file of so many bits holds it: clipped at full scale and rounded, or as it is ("float").
+
+    Shape: `[channels, time]`.
+    """
+    if bits == "float":
+        return audio
+    return (quantise(audio, int(bits)) / 2.0 ** (int(bits) - 1)).astype(np.float32)
 
 
 def matched(
@@ -181,11 +196,20 @@ def _score(
     if system.kind == "folder" and "only" in truth.notes:  # the whole recording's output for its beginning
         audio = audio[:, : truth.audio.shape[1]]
     ref, est, facts = matched(truth.audio, audio, rate, job.settings.align)
+    silent, frames = metrics.silent_frames(ref, sample_rate=RATE)
+    facts |= {"silent_frames": silent, "frames": frames}
     known["facts"] = {"duration_s": round(ref.shape[1] / RATE, 3), **facts, **output.costs}
     errors = []
     for name in wanted:
         try:
-            values = metrics.measure(ref, est, [name], sample_rate=RATE, sample_rate_in=rate)
+            values = metrics.measure(
+                ref,
+                est,
+                [name],
+                sample_rate=RATE,
+                sample_rate_in=rate,
+                nisqa_weights=job.settings.nisqa_weights,
+            )
         except AudioError as error:
             errors.append(f"{name}: {explain(error)}")
             continue
@@ -197,7 +221,14 @@ def _score(
 def _cached(job: Job, truth: Truth, system: System, rate: int) -> tuple[Path, dict]:
     """The cache file of a result, and what is known: `values`, `facts`, the values of each metric `done`."""
     settings = job.settings
-    parts = [truth.sha256, str(rate), settings.degrade, str(settings.align), f"{settings.max_s:g}"]
+    parts = [
+        truth.sha256,
+        str(rate),
+        settings.degrade,
+        str(settings.align),
+        f"{settings.max_s:g}",
+        settings.bits,
+    ]
     parts += [systems.digest(system, job.clip.name, rate), code_digest()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     entry = settings.cache / key[:2] / f"{key}.json"

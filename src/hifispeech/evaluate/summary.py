@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from hifispeech.evaluate import statistics
+from hifispeech.evaluate.metrics import badness, metric_of
 from hifispeech.evaluate.results import Row, value_names
 
-# Where less is better; the rest are scores.
-LOWER_IS_BETTER = ("lsd", "lsd_", "mr_stft", "phase_")
 WORST = 10
 
 
@@ -50,7 +49,8 @@ class Versus:
 class Summary:
     """A run in numbers. `costs` has per system `real_time_factor` and `peak_memory_mb` where known.
 
-    `alignment` has per aligned system median, least and most of `delay_samples` and `gain`.
+    `alignment` has per aligned system median, least and most of `delay_samples` and `gain`; `silence` has per
+    set how many frames of the truth are digital silence, of how many, and in how many clips.
     """
 
     sets: list[str]
@@ -65,6 +65,7 @@ class Summary:
     worst: dict[str, list[Row]]
     costs: dict[str, dict[str, float | None]]
     alignment: dict[str, dict[str, tuple[float, float, float]]]
+    silence: dict[str, tuple[int, int, int]]
 
     def entry(self, set_name: str, rate: int, system: str, value: str) -> Entry | None:
         """The mean asked for, if there is one."""
@@ -77,11 +78,6 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Plain data; numbers that are not finite become their names, as JSON has none."""
         return _plain(asdict(self))
-
-
-def is_lower_better(value: str) -> bool:
-    """Whether less of this value is better."""
-    return value.startswith(LOWER_IS_BETTER)
 
 
 def summarise(
@@ -131,6 +127,7 @@ def summarise(
         {name: worst_rows([row for row in rows if row.system == name], values) for name in names},
         {name: _cost([row for row in rows if row.system == name], memory_mb, name) for name in names},
         {name: found for name in names if (found := _alignment([r for r in rows if r.system == name]))},
+        {name: _silence([row for row in rows if row.set == name]) for name in sets},
     )
 
 
@@ -151,13 +148,6 @@ def _entry(
     )
     expected = sum(metric_of(value) not in skipped.get(row.clip, frozenset()) for row in group)
     return Entry(set_name, rate, system, value, mean, expected)
-
-
-def metric_of(value: str) -> str:
-    """The metric a value comes from, such as `lsd_p2` of `lsd_p2_high`."""
-    for suffix in ("_low", "_high"):
-        value = value.removesuffix(suffix)
-    return "phase" if value.startswith("phase_") else value
 
 
 def _comparisons(
@@ -190,10 +180,8 @@ def worst_rows(rows: Sequence[Row], values: Sequence[str], count: int = WORST) -
     """The clips a system did worst on by the run's first value, worst first; each at its worst rate only."""
     if not values:
         return []
-    sign = -1 if is_lower_better(values[0]) else 1
-    ranked = sorted(
-        (row for row in rows if values[0] in row.values), key=lambda r: sign * r.values[values[0]]
-    )
+    having = [row for row in rows if values[0] in row.values]
+    ranked = sorted(having, key=lambda row: badness(values[0], row.values[values[0]]), reverse=True)
     return list({row.clip: row for row in reversed(ranked)}.values())[::-1][:count]
 
 
@@ -216,6 +204,13 @@ def _alignment(rows: Sequence[Row]) -> dict[str, tuple[float, float, float]]:
         if values:
             found[fact] = (float(np.median(values)), float(min(values)), float(max(values)))
     return found
+
+
+def _silence(rows: Sequence[Row]) -> tuple[int, int, int]:
+    """Frames of digital silence, all frames, clips with silence; each clip counted once."""
+    facts = {row.clip: row.facts for row in rows if "frames" in row.facts}
+    silent = [int(found["silent_frames"]) for found in facts.values()]
+    return sum(silent), int(sum(f["frames"] for f in facts.values())), sum(count > 0 for count in silent)
 
 
 def _plain(value: Any) -> Any:

@@ -7,35 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hifispeech.evaluate.metrics import badness, value_of
 from hifispeech.evaluate.results import Row, failure_lines
-from hifispeech.evaluate.summary import Entry, Summary, is_lower_better
+from hifispeech.evaluate.score import BITS
+from hifispeech.evaluate.summary import Entry, Summary
 from hifispeech.files import write_atomic
 
 SIGNIFICANT = 0.05
 _FAILURES_SHOWN = 50
 _TEX = {character: f"\\{character}" for character in "&%$#_{}"}
 _TEX |= {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-
-TITLES = {
-    "lsd": "LSD (protocol P1)",
-    "lsd_low": "LSD below the input's Nyquist frequency (P1)",
-    "lsd_high": "LSD above the input's Nyquist frequency (P1)",
-    "lsd_p2": "LSD (protocol P2)",
-    "lsd_p2_low": "LSD below the input's Nyquist frequency (P2)",
-    "lsd_p2_high": "LSD above the input's Nyquist frequency (P2)",
-    "si_sdr": "SI-SDR in dB",
-    "snr": "SNR in dB",
-    "log_sispec": "log-SISPEC in dB",
-    "ssim": "SSIM of spectrograms",
-    "mr_stft": "Multi-resolution STFT distance",
-    "phase_ip": "Instantaneous phase distance above the input's band",
-    "phase_gd": "Group delay distance above the input's band",
-    "phase_iaf": "Instantaneous angular frequency distance above the input's band",
-    "visqol": "ViSQOL (audio mode, 48 kHz)",
-    "pesq": "PESQ-WB (blind above 7 kHz)",
-    "stoi": "STOI (blind above 4.3 kHz)",
-    "estoi": "ESTOI (blind above 4.3 kHz)",
-}
 
 
 @dataclass(frozen=True)
@@ -49,7 +30,7 @@ class Pictures:
 def write_tables(folder: Path, summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> None:
     """Write tables.md, tables.tex and comparisons.csv."""
     write_atomic(folder / "tables.md", "\n".join(markdown(summary, run, pictures)).rstrip() + "\n")
-    write_atomic(folder / "tables.tex", "\n".join(latex(summary)) + "\n")
+    write_atomic(folder / "tables.tex", "\n".join(latex(summary, run)) + "\n")
     write_atomic(folder / "comparisons.csv", comparisons_csv(summary))
 
 
@@ -58,9 +39,20 @@ def markdown(summary: Summary, run: Mapping[str, Any], pictures: Pictures) -> li
     lines = ["# Evaluation", "", *how(summary, run), "", *missing(summary), ""]
     for set_name in summary.sets:
         clips = summary.clips[set_name]
-        lines += [f"## {set_name}", "", f"{clips} clips; intervals by {summary.units[set_name]}.", ""]
+        lines += [
+            f"## {set_name}",
+            "",
+            f"{clips} clips; intervals by {summary.units[set_name]}; outputs as {BITS[run['bits']]}.",
+            "",
+        ]
+        lines += [silence_line(summary, set_name), ""] if summary.silence[set_name][0] else []
         for value in summary.values:
-            lines += [f"{heading(value)}:", "", *value_table(summary, set_name, value), ""]
+            lines += [
+                f"{heading(value)} ({BITS[run['bits']]}):",
+                "",
+                *value_table(summary, set_name, value),
+                "",
+            ]
     lines += ["## Cost", "", *cost_table(summary), ""]
     if summary.alignment:
         lines += ["## Alignment", "", *alignment_table(summary), ""]
@@ -79,6 +71,7 @@ def how(summary: Summary, run: Mapping[str, Any]) -> list[str]:
         *([f"Command: `{run['command']}`", ""] if run["command"] else []),
         f"- systems: {', '.join(shown)}",
         f"- low-rate inputs by {run['degrade']}",
+        f"- outputs of all systems rounded to {BITS[run['bits']]} before they are measured",
         f"- aligned to the truth (delay and gain): {'yes' if run['align'] else 'no'}",
         f"- seed {run['seed']}; processes: {run['workers']}, of one thread; {run['machine']}",
         f"- software: {', '.join(f'{name} {number}' for name, number in run['software'].items())}",
@@ -103,9 +96,22 @@ def missing(summary: Summary) -> list[str]:
     return lines
 
 
+def silence_line(summary: Summary, set_name: str) -> str:
+    """How much of the truth is digital silence, which protocol P2 leaves out."""
+    silent, frames, clips = summary.silence[set_name]
+    where = f"{silent} of {frames} frames of the truth, in {clips} clips"
+    return f"{where}, are digital silence and left out of LSD P2."
+
+
 def heading(value: str) -> str:
     """Name of a value and the direction of better."""
-    return f"{TITLES.get(value, value)}, {'lower' if is_lower_better(value) else 'higher'} is better"
+    return f"{value_of(value).title}, {direction(value)}"
+
+
+def direction(value: str) -> str:
+    """Which numbers of a value are good ones."""
+    words = {"low": "lower is better", "high": "higher is better", "one": "1 is best", "zero": "0 is best"}
+    return words[value_of(value).best]
 
 
 def value_table(summary: Summary, set_name: str, value: str) -> list[str]:
@@ -154,8 +160,8 @@ def best(summary: Summary, entry: Entry) -> set[str]:
     beside = [summary.entry(entry.set, entry.rate, name, entry.value) for name in summary.systems]
     most = max(found.mean.count for found in beside if found is not None)
     means = {f.system: f.mean.mean for f in beside if f is not None and f.mean.count == most}
-    top = (min if is_lower_better(entry.value) else max)(means.values())
-    return {name for name, mean in means.items() if mean == top}
+    top = min(badness(entry.value, mean) for mean in means.values())
+    return {name for name, mean in means.items() if badness(entry.value, mean) == top}
 
 
 def level_with_best(summary: Summary, entry: Entry) -> set[str]:
@@ -218,7 +224,7 @@ def worst_lists(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
         if not rows:
             continue
         value = summary.values[0]
-        lines += [f"{system}, by {TITLES.get(value, value)}:", ""]
+        lines += [f"{system}, by {value_of(value).title}:", ""]
         for row in rows:
             name = _row_name(row)
             link = pictures.get(picture_key(row))
@@ -237,13 +243,13 @@ def _row_name(row: Row) -> str:
     return f"{row.clip}, {row.rate / 1000:g} kHz"
 
 
-def latex(summary: Summary) -> list[str]:
+def latex(summary: Summary, run: Mapping[str, Any]) -> list[str]:
     r"""A `table` with booktabs rules per set and value; needs `\usepackage{booktabs}`."""
     lines = ["% needs \\usepackage{booktabs}"]
     for set_name in summary.sets:
         for value in summary.values:
             empty = _nothing(summary, set_name, value).replace("-", "--").replace(" of ", "/")
-            title = f"{heading(value)}, {set_name}, {summary.clips[set_name]} clips"
+            title = f"{heading(value)}, {set_name}, {summary.clips[set_name]} clips, {BITS[run['bits']]}"
             rates = " & ".join(f"{rate / 1000:g} kHz" for rate in summary.rates)
             lines += ["", "\\begin{table}", "\\centering", f"\\caption{{{_tex(title)}.}}"]
             lines += [f"\\begin{{tabular}}{{l{'c' * len(summary.rates)}c}}", "\\toprule"]
@@ -292,4 +298,4 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _number(number: float, value: str) -> str:
-    return f"{number:.2f}" if value in ("si_sdr", "snr", "log_sispec") else f"{number:.3f}"
+    return f"{number:.{value_of(value).decimals}f}"

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from hifispeech.errors import AudioError
+from hifispeech.evaluate.metrics import badness, measure, perceptual
 from hifispeech.evaluate.metrics import measures as metrics
-from hifispeech.evaluate.metrics import perceptual
-from hifispeech.evaluate.summary import is_lower_better
 
 RATE = 48000
 
@@ -90,10 +89,10 @@ def test_lsd_of_equal_signals_is_zero_and_p1_is_symmetric() -> None:
 @pytest.mark.parametrize("name", ["lsd", "lsd_p2", "phase", "mr_stft", "log_sispec", "ssim", "snr"])
 def test_a_silent_estimate_gives_a_finite_and_bad_number(name: str) -> None:
     ref = noise()
-    silent, near = (metrics.measure(ref, x, [name]) for x in (0 * ref, ref + noise(seed=1, scale=1e-3)))
+    silent, near = (measure(ref, x, [name]) for x in (0 * ref, ref + noise(seed=1, scale=1e-3)))
     for key, value in silent.items():
         assert np.isfinite(value)
-        assert value > near[key] if is_lower_better(key) else value < near[key]
+        assert badness(key, value) > badness(key, near[key])
 
 
 def test_phase_distances_are_symmetric() -> None:
@@ -118,6 +117,18 @@ def test_lsd_of_silent_estimate_is_the_distance_to_the_floor() -> None:
     power = metrics._power(ref[None], 2048, 512)
     expected = np.sqrt(np.square(np.log10(power) + 8).mean(-1)).mean()
     assert metrics.lsd(ref, np.zeros_like(ref)).lsd == pytest.approx(expected, rel=1e-12)
+
+
+def test_frames_of_digital_silence_are_left_out_of_p2() -> None:
+    """Half of the reference is digital silence: P2 is that of the other half, and the frames are counted."""
+    ref = noise(1)
+    ref[24000:] = 0
+    frames = 100  # hop 480, centred; a frame of 2229 reaches 1114 samples to either side: 53 are audible
+    assert metrics.silent_frames(ref) == (frames - 53, frames)
+    assert metrics.silent_frames(np.stack([ref, noise(1)])) == (frames - 53, 2 * frames)
+    found = metrics.lsd(ref, 10 * ref + np.where(ref == 0, 1e-5, 0), "p2", 8000)
+    assert found.lsd == pytest.approx(2, abs=0.1)  # 5 and more with the silent half
+    assert metrics.lsd(ref, 10 * ref, "p2", 8000).lsd == pytest.approx(2, abs=0.1)
 
 
 def test_split_bin_is_the_published_one() -> None:
@@ -205,8 +216,8 @@ def test_channels_are_averaged_and_measures_ignore_the_channel_order() -> None:
     ref, est = np.stack([noise(seed=1), noise(seed=2)]), np.stack([noise(seed=3), 0.1 * noise(seed=2)])
     names = ["lsd", "lsd_p2", "si_sdr", "log_sispec", "ssim", "mr_stft", "phase"]
     est[1] += noise(seed=4, scale=1e-3)
-    both = metrics.measure(ref, est, names, sample_rate_in=8000)
-    singles = [metrics.measure(ref[c], est[c], names, sample_rate_in=8000) for c in range(2)]
+    both = measure(ref, est, names, sample_rate_in=8000)
+    singles = [measure(ref[c], est[c], names, sample_rate_in=8000) for c in range(2)]
     assert both == pytest.approx({k: (singles[0][k] + singles[1][k]) / 2 for k in both}, rel=1e-9)
     assert {"lsd", "lsd_low", "lsd_high", "lsd_p2_high", "phase_ip", "phase_gd", "phase_iaf"} <= both.keys()
 
@@ -241,9 +252,9 @@ def test_pairs_that_cannot_be_compared_are_refused(function: Callable[..., objec
 
 def test_other_rates_and_unknown_names_are_refused() -> None:
     with pytest.raises(AudioError, match="48000 Hz and estimate 16000 Hz"):
-        metrics.measure(noise(), noise(), estimate_rate=16000)
+        measure(noise(), noise(), estimate_rate=16000)
     with pytest.raises(ValueError, match="unknown measure 'lsdd'; choose from lsd, "):
-        metrics.measure(noise(), noise(), ["lsdd"])
+        measure(noise(), noise(), ["lsdd"])
     with pytest.raises(ValueError, match='pass "p1" or "p2"'):
         metrics.lsd(noise(), noise(), "p3")  # type: ignore[arg-type]
 
@@ -299,8 +310,8 @@ def test_perceptual_measures_order_a_mild_and_a_heavy_distortion(
     ref = synthetic_speech(1.0)
     hiss = np.random.default_rng(0).standard_normal(ref.size).astype(np.float32)
     names = ["visqol", "pesq", "stoi", "estoi"]
-    same = metrics.measure(ref, ref, names)
-    mild, heavy = (metrics.measure(ref, ref + gain * hiss, names) for gain in (0.001, 0.1))
+    same = measure(ref, ref, names)
+    mild, heavy = (measure(ref, ref + gain * hiss, names) for gain in (0.001, 0.1))
     assert same["visqol"] > 4.7 and same["pesq"] > 4.6 and same["stoi"] == pytest.approx(1, abs=1e-3)
     for name in names:
         assert same[name] + 1e-9 >= mild[name] > heavy[name]

@@ -5,15 +5,15 @@ length and one sample rate, computes in float64 and gives the mean over the chan
 compared (other lengths, other rates, a silent reference, NaN) raise `AudioError`, a `ValueError`; nothing is
 cut, resampled or aligned in secret. Spectra hold about 50 times the samples' memory: score clips, not hours.
 
-The perceptual measures (ViSQOL, PESQ, STOI) are in `hifispeech.evaluate.metrics.perceptual`; `measure` calls
-them all by name.
+What judges the generated band alone is in `highband`, `activity` and `texture`, the perceptual measures
+(ViSQOL, PESQ, STOI) in `perceptual`; `hifispeech.evaluate.metrics.measure` calls them all by name.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hifispeech.audio.spectral import HOP, N_FFT, stft
 from hifispeech.errors import AudioError
@@ -60,8 +60,9 @@ def lsd(
     Protocol `"p1"` (NU-Wave, AP-BWE, UDM+): n_fft 2048, hop 512, powers clamped at 1e-8, whatever the rate.
     Protocol `"p2"` (ssr_eval: NVSR, AudioSR, HiFi-SR): n_fft int(2048 rate / 44100), hop rate / 100, nothing
     clamped, so an estimate without high band costs what its rounding noise decides; it is not symmetric where
-    spectra vanish. Frames are centred with reflected edges and periodic Hann windows in both. Ten times the
-    amplitude is a distance of 2.
+    spectra vanish. Frames whose reference is digital silence are left out of it (see `silent_frames`): there
+    is nothing to compare with, and each would add 6 and more. Frames are centred with reflected edges and
+    periodic Hann windows in both protocols. Ten times the amplitude is a distance of 2.
 
     Blind to: phase, and to whether the estimated structure sounds right: an image of the low band mirrored
     upwards scores better than it sounds. Quiet bins count as much as loud ones. Read it with ViSQOL and the
@@ -80,18 +81,31 @@ def lsd(
     if protocol == "p1":
         n_fft = N_FFT
         difference = np.log10(_power(est, n_fft, HOP, P1_FLOOR)) - np.log10(_power(ref, n_fft, HOP, P1_FLOOR))
+        audible = np.ones(difference.shape[:-1], bool)
     elif protocol == "p2":
         n_fft, hop = _p2_frame(sample_rate)
-        ratio = _power(ref, n_fft, hop) / (_magnitude(est, n_fft, hop) + P2_TINY) ** 2
+        power = _power(ref, n_fft, hop)
+        audible = power.max(axis=-1) > 0
+        ratio = power / (_magnitude(est, n_fft, hop) + P2_TINY) ** 2
         difference = np.log10(ratio + P2_TINY)
     else:
         raise ValueError(f'protocol={protocol!r}; pass "p1" or "p2"')
     squared = np.square(difference)
-    whole = _rms_over_bins(squared)
+    whole = _rms_over_bins(squared, audible)
     if sample_rate_in is None:
         return LSD(whole)
     split = split_bin(squared.shape[-1], sample_rate_in, sample_rate)
-    return LSD(whole, _rms_over_bins(squared[..., :split]), _rms_over_bins(squared[..., split:]))
+    low, high = (_rms_over_bins(part, audible) for part in (squared[..., :split], squared[..., split:]))
+    return LSD(whole, low, high)
+
+
+def silent_frames(reference: Array, *, sample_rate: int = 48000) -> tuple[int, int]:
+    """How many frames of protocol 2 are digital silence, and how many there are, in all channels.
+
+    Shape: `[time]` or `[channels, time]`.
+    """
+    power = _power(np.atleast_2d(np.asarray(reference, np.float64)), *_p2_frame(sample_rate))
+    return int(np.count_nonzero(power.max(axis=-1) == 0)), power.shape[0] * power.shape[1]
 
 
 def split_bin(bins: int, sample_rate_in: int, sample_rate: int = 48000) -> int:
@@ -236,76 +250,6 @@ def phase_distance(
     )
 
 
-def measure(
-    reference: Array,
-    estimate: Array,
-    names: Sequence[str] = ("lsd", "lsd_p2", "si_sdr"),
-    *,
-    sample_rate: int = 48000,
-    estimate_rate: int | None = None,
-    sample_rate_in: int | None = None,
-) -> dict[str, float]:
-    """Several measures of one pair by name: the keys of `MEASURES`; one measure may give several values.
-
-    `lsd` gives `lsd`, and `lsd_low` and `lsd_high` when `sample_rate_in` is passed; `phase` gives three.
-
-    Raises:
-        AudioError: if the pair cannot be compared, also for `estimate_rate` other than `sample_rate`.
-        ValueError: for an unknown name.
-        ImportError: if a perceptual measure's package is not installed.
-    """
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise ValueError(f"unknown measure {unknown[0]!r}; choose from {', '.join(MEASURES)}")
-    ref, est = check_pair(reference, estimate, sample_rate, estimate_rate)
-    values: dict[str, float] = {}
-    for name in names:
-        values |= MEASURES[name](ref, est, sample_rate, sample_rate_in)
-    return values
-
-
-Measure = Callable[[Float64, Float64, int, int | None], dict[str, float]]
-
-
-def _lsd_values(protocol: Protocol, prefix: str) -> Measure:
-    def values(ref: Float64, est: Float64, rate: int, rate_in: int | None) -> dict[str, float]:
-        result = lsd(ref, est, protocol, rate_in, sample_rate=rate)
-        parts = {prefix: result.lsd, f"{prefix}_low": result.low, f"{prefix}_high": result.high}
-        return {name: value for name, value in parts.items() if value is not None}
-
-    return values
-
-
-def _phase_values(ref: Float64, est: Float64, rate: int, rate_in: int | None) -> dict[str, float]:
-    result = phase_distance(ref, est, sample_rate=rate, sample_rate_in=rate_in)
-    return {"phase_ip": result.phase, "phase_gd": result.group_delay, "phase_iaf": result.frequency}
-
-
-def _perceptual(name: str, function: str, **options: bool) -> Measure:
-    def values(ref: Float64, est: Float64, rate: int, rate_in: int | None) -> dict[str, float]:
-        from hifispeech.evaluate.metrics import perceptual  # its packages are extras
-
-        return {name: getattr(perceptual, function)(ref, est, rate, **options)}
-
-    return values
-
-
-MEASURES: dict[str, Measure] = {
-    "lsd": _lsd_values("p1", "lsd"),
-    "lsd_p2": _lsd_values("p2", "lsd_p2"),
-    "si_sdr": lambda ref, est, rate, _: {"si_sdr": si_sdr(ref, est, sample_rate=rate)},
-    "snr": lambda ref, est, rate, _: {"snr": snr(ref, est, sample_rate=rate)},
-    "log_sispec": lambda ref, est, rate, _: {"log_sispec": log_sispec(ref, est, sample_rate=rate)},
-    "ssim": lambda ref, est, rate, _: {"ssim": ssim(ref, est, sample_rate=rate)},
-    "mr_stft": lambda ref, est, rate, _: {"mr_stft": mr_stft(ref, est, sample_rate=rate)},
-    "phase": _phase_values,
-    "visqol": _perceptual("visqol", "visqol"),
-    "pesq": _perceptual("pesq", "pesq_wb"),
-    "stoi": _perceptual("stoi", "stoi"),
-    "estoi": _perceptual("estoi", "stoi", extended=True),
-}
-
-
 def _p2_frame(sample_rate: int) -> tuple[int, int]:
     """Frame and hop of protocol 2 in samples. Exact in integers: 2229 and 480 at 48 kHz."""
     return 2048 * sample_rate // 44100, sample_rate // 100
@@ -321,9 +265,12 @@ def _magnitude(signal: Float64, n_fft: int, hop: int) -> Float64:
     return np.sqrt(_power(signal, n_fft, hop))
 
 
-def _rms_over_bins(squared: Float64) -> float:
-    """Root of the mean over bins, then the mean over frames and channels, of `[channels, frames, bins]`."""
-    return float(np.sqrt(squared.mean(axis=-1)).mean())
+def _rms_over_bins(squared: Float64, audible: npt.NDArray[np.bool_] | None = None) -> float:
+    """Root mean square over bins, mean over (audible) frames and channels, of `[channels, frames, bins]`."""
+    distances = np.sqrt(squared.mean(axis=-1))
+    if audible is None:
+        return float(distances.mean())
+    return float(np.mean([frames[heard].mean() for frames, heard in zip(distances, audible, strict=True)]))
 
 
 def _mean_ratio_db(signal: Float64, noise: Float64) -> float:

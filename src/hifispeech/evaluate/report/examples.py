@@ -13,13 +13,14 @@ import numpy as np
 
 from hifispeech.errors import AudioError, explain
 from hifispeech.evaluate import lowrate
+from hifispeech.evaluate.metrics import value_of
 from hifispeech.evaluate.report.figures import comparison_figure, speed_scatter, value_bars
 from hifispeech.evaluate.report.plots import save_figure
 from hifispeech.evaluate.results import Row
 from hifispeech.evaluate.score import FAILURES, Job, audio_path, make_output, matched, read_truth
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems import BASELINES, System, baselines
-from hifispeech.evaluate.tables import TITLES, Pictures, picture_key
+from hifispeech.evaluate.tables import Pictures, picture_key
 from hifispeech.files import write_atomic
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _figures(summary: Summary, folder: Path) -> dict[str, str]:
     links = {}
     for value in ("lsd", "lsd_high", "lsd_p2", "visqol"):
         if value in summary.values:
-            links[f"{TITLES[value]} by input rate"] = _save(
+            links[f"{value_of(value).title} by input rate"] = _save(
                 value_bars(summary, value), folder, f"{value}-bars"
             )
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hifispeech.errors import AudioError
+from hifispeech.evaluate.metrics import value_of
 from hifispeech.evaluate.report.plots import (
     check_signals,
     label_axes,
@@ -20,8 +21,8 @@ from hifispeech.evaluate.report.plots import (
     spectrogram_db,
     thinned,
 )
-from hifispeech.evaluate.summary import Entry, Summary, is_lower_better
-from hifispeech.evaluate.tables import TITLES
+from hifispeech.evaluate.summary import Entry, Summary
+from hifispeech.evaluate.tables import direction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,8 +162,7 @@ def value_bars(summary: Summary, value: str = "lsd", sets: Sequence[str] | None 
         axis.set_xticks(range(len(summary.rates)), [f"{rate / 1000:g}" for rate in summary.rates])
         axis.set_xlabel("input rate in kHz")
         _plain_style(axis)
-    direction = "lower" if is_lower_better(value) else "higher"
-    axes[0].set_ylabel(f"{TITLES.get(value, value)}\n{direction} is better", fontsize=9)
+    axes[0].set_ylabel(f"{value_of(value).title}\n{direction(value)}", fontsize=9)
     _bar_legend(figure, axes[0], [system for system in summary.systems if system not in having])
     return figure
 
@@ -223,7 +223,7 @@ def speed_scatter(summary: Summary, value: str = "lsd") -> Figure:
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("times real time, one thread")
         _plain_style(axis)
-    axes[0].set_ylabel(f"{TITLES.get(value, value)}, mean over rates", fontsize=9)
+    axes[0].set_ylabel(f"{value_of(value).title}, mean over rates", fontsize=9)
     return figure
 
 

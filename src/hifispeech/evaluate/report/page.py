@@ -16,6 +16,7 @@ from hifispeech.audio.io.reader import read
 from hifispeech.audio.io.writer import write
 from hifispeech.errors import AudioError
 from hifispeech.evaluate.runner import load
+from hifispeech.evaluate.score import BITS
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems.baselines import OUTPUT_RATE, resampled
 from hifispeech.evaluate.tables import (
@@ -50,7 +51,7 @@ def write_report(results: Path, output: Path, *, codec: str = "opus", force: boo
     text = page.substitute(
         title=html.escape(", ".join(summary.systems)),
         how=_blocks([*how(summary, run), "", *missing(summary)]),
-        sets="\n".join(_set(summary, name) for name in summary.sets),
+        sets="\n".join(_set(summary, name, BITS[run["bits"]]) for name in summary.sets),
         figures="\n".join(f'<img class="figure" alt="{path.stem}" src="{_data(path)}">' for path in figures),
         cost=_blocks([*cost_table(summary), "", *(alignment_table(summary) if summary.alignment else [])]),
         worst=_blocks(worst_lists(summary, anchors)),
@@ -60,14 +61,16 @@ def write_report(results: Path, output: Path, *, codec: str = "opus", force: boo
     return os.path.getsize(output)
 
 
-def _set(summary: Summary, name: str) -> str:
+def _set(summary: Summary, name: str, bits: str) -> str:
     """The tables of a set, the first open."""
     parts = [f"<h2>{html.escape(name)}</h2>"]
     parts.append(f"<p>{summary.clips[name]} clips; intervals by {summary.units[name]}.</p>")
     for index, value in enumerate(summary.values):
         state = " open" if index == 0 else ""
         body = _blocks(value_table(summary, name, value))
-        parts.append(f"<details{state}><summary>{html.escape(heading(value))}</summary>{body}</details>")
+        parts.append(
+            f"<details{state}><summary>{html.escape(heading(value))} ({bits})</summary>{body}</details>"
+        )
     return "\n".join(parts)
 
 
