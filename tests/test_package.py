@@ -85,7 +85,7 @@ def test_declared_runtime_dependencies(repo_dir: Path) -> None:
 
 def test_declared_extras(repo_dir: Path) -> None:
     section = pyproject(repo_dir).split("[project.optional-dependencies]")[1].split("\n[")[0]
-    extras = ["train", "eval", "serve", "dist", "live", "docs", "dev"]
+    extras = ["train", "eval", "nisqa", "serve", "dist", "live", "docs", "dev"]
     assert re.findall(r"^(\w+) = \[", section, re.MULTILINE) == extras
 
 

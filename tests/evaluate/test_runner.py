@@ -59,7 +59,7 @@ def test_numbers_equal_direct_calls(finished: Path) -> None:
     ]
     row = next(row for row in rows if row.system == "resample" and row.rate == 8000)
     truth, _ = read(finished / "talks" / row.file)
-    output = baselines.resampled(low_rate(truth, 8000), 8000)
+    output = rounded(baselines.resampled(low_rate(truth, 8000), 8000), "16")
     expected = metrics.measure(truth, output, ["lsd", "si_sdr"], sample_rate_in=8000)
     assert row.values["lsd_high"] == pytest.approx(expected["lsd_high"], rel=0.01)
     assert row.values["si_sdr"] == pytest.approx(expected["si_sdr"], abs=0.2)  # aligned: the gain is undone

@@ -94,7 +94,7 @@ def require() -> ModuleType:
         try:
             import_module(name)
         except ImportError as error:
-            raise ImportError(f'{name} is not installed; run: pip install "hifispeech[eval]"') from error
+            raise ImportError(f'{name} is not installed; run: pip install "hifispeech[nisqa]"') from error
     return import_module("torchmetrics.functional.audio.nisqa")
 
 
