@@ -186,6 +186,16 @@ def test_modules_named_by_the_architecture_exist(repo_dir: Path) -> None:
     assert set(listed) <= names, set(listed) - names
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_named_by_their_path_exist(page: str, repo_dir: Path) -> None:
+    """The ways through the code, and where to add things: paths below the repository or the package."""
+    roots = (repo_dir, repo_dir / "src" / "hifispeech")
+    named = re.findall(r"`([\w/]+/[\w/]+\.\w+|paths\.py)`", (repo_dir / page).read_text(encoding="utf-8"))
+    assert len(named) > 8
+    for path in named:
+        assert any((root / path).exists() for root in roots), path
+
+
 def test_package_docstring_runs() -> None:
     failed, tried = doctest.testmod(hifispeech)
     assert tried and not failed
