@@ -1,4 +1,4 @@
-"""The noise that the default model shapes: a stored signal whose spectrogram is nearly flat.
+"""The noise that the fast model shapes: a stored signal whose spectrogram is nearly flat.
 
 White noise has random dips of 20 dB and more in every spectrogram; no gain that a network predicts can fill
 them. This signal is as good as Gaussian sample by sample, but at the model's own frame (n_fft 2048, hop 512)

@@ -1,7 +1,7 @@
 """One channel through a frame model, block by block: the only path from samples to samples, file or stream.
 
 Input sample `n` and output sample `n` are the same instant. An output sample is final once every frame that
-covers it is generated: `n_fft + look_ahead * hop` samples later (64 ms for the default model).
+covers it is generated: `n_fft + look_ahead * hop` samples later (64 ms for the fast model).
 """
 
 from collections import deque

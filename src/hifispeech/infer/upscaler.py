@@ -31,7 +31,7 @@ class Upscaler:
             model, which runs in PyTorch.
         device: "auto" (a GPU where ONNX Runtime, for `.safetensors` PyTorch, has one, else the CPU), "cpu",
             "cuda" (by ONNX Runtime, else by PyTorch) or, for `.safetensors`, "mps".
-        threads: CPU threads to work with; None takes the cores there are (the packaged model at most four).
+        threads: CPU threads to work with; None takes the cores there are (a packaged model at most four).
 
     Raises:
         ModelError: if the model is missing or damaged, or the device is not there.

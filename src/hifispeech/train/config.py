@@ -58,7 +58,7 @@ class GanOptimiserConfig:
 
 @dataclass(frozen=True)
 class FastTrainConfig:
-    """A run of the default model. `batch_size` is that of all processes together."""
+    """A run of the fast model. `batch_size` is that of all processes together."""
 
     kind: ClassVar[str] = "fast"  # of the model's files
     task: Literal["fast"] = "fast"
@@ -79,7 +79,7 @@ class FastTrainConfig:
 
 @dataclass(frozen=True)
 class FastGanTrainConfig(FastTrainConfig):
-    """An adversarial run of the default model, after one of `fast`.
+    """An adversarial run of the fast model, after one of `fast`.
 
     The same batches, and the paper's losses on the last `wave_frames` frames of each segment beside the frame
     losses.

@@ -92,7 +92,7 @@ class Stream:
 
     @property
     def latency_ms(self) -> float:
-        """The stated latency in milliseconds: 64 at 48 kHz, 76 at 8 kHz for the packaged model."""
+        """The stated latency in milliseconds: 64 at 48 kHz, 76 at 8 kHz for `fast`."""
         return 1000 * self.latency_samples / RATE
 
     @property

@@ -1,1 +1,1 @@
-"""The default model: a compact causal network on STFT frames, its export and its recovery from ONNX."""
+"""The fast model: a compact causal network on STFT frames, its export and its recovery from ONNX."""

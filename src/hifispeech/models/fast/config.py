@@ -1,4 +1,4 @@
-"""Every size of the default model. No PyTorch here."""
+"""Every size of the fast model. No PyTorch here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class FastConfig:
-    """Sizes of the default model. Units: frames of `hop / sample_rate` seconds, bins of `sample_rate /
+    """Sizes of the fast model. Units: frames of `hop / sample_rate` seconds, bins of `sample_rate /
     n_fft` hertz.
     """
 

@@ -1,4 +1,4 @@
-"""Export of the default model to ONNX: weights, graph, configuration and card in one file."""
+"""Export of the fast model to ONNX: weights, graph, configuration and card in one file."""
 
 import json
 import logging

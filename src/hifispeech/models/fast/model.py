@@ -1,4 +1,4 @@
-"""The default model: a compact causal generator that works per STFT frame and ends in an inverse STFT.
+"""The fast model: a compact causal generator that works per STFT frame and ends in an inverse STFT.
 
 Like the paper's network it is one generator, a sequence encoder followed by a synthesiser, trained end to
 end; unlike it, the synthesiser is not a waveform decoder of 495 GFLOP/s. The encoder (convolution + linear

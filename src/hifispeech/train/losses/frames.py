@@ -1,4 +1,4 @@
-"""Losses of the default model, on its own STFT frames and only where the target has signal.
+"""Losses of the fast model, on its own STFT frames and only where the target has signal.
 
 `d = log10 |Y|^2 - log10 |T|^2` at three resolutions. The finest is the log-spectral distance itself (protocol
 P1); pooled powers over bins and frames judge the envelope without the Rayleigh scatter of single bins.

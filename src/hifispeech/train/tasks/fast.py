@@ -1,4 +1,4 @@
-"""What the trainer needs to know of the default model: its batches, its loss and its validation."""
+"""What the trainer needs to know of the fast model: its batches, its loss and its validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Adversarial training of the default model: its frames become a waveform, which the paper's losses judge.
+"""Adversarial training of the fast model: its frames become a waveform, which the paper's losses judge.
 
 Below the cutoff and above the recording's own band the truth itself stands in the generated waveform, so that
 discriminators and losses see nothing but the generated band.
