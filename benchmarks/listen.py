@@ -32,7 +32,9 @@ PAGE = report.ROOT / "docs" / "listen.md"
 CLIPS = report.ROOT / "docs" / "listen"
 PHONE = report.ROOT / "examples" / "phone_8k.wav"
 PERMISSIVE = ("MIT", "CC0 1.0")
-HOLDERS = {"Sakshee5/alphanumeric-audio-dataset": "copyright (c) 2024 Sakshee Patil"}
+TERMS = {  # kept beside the clips, as the licence wants
+    "Sakshee5/alphanumeric-audio-dataset": "copyright (c) 2024 Sakshee Patil, [licence](listen/LICENSE.txt)"
+}
 FULL_BAND_HZ = 20_000
 LOUDEST_PEAK = 0.7  # of the clips of one recording, which all get the same gain
 MOST_BYTES = 2_000_000
@@ -177,7 +179,7 @@ def named(recordings: list[Recording]) -> Iterator[tuple[str, Recording]]:
 
 
 def terms(source: str, licence: str) -> str:
-    return f"{licence}, {HOLDERS[source]}" if source in HOLDERS else licence
+    return f"{licence}, {TERMS[source]}" if source in TERMS else licence
 
 
 def player(path: Path | None) -> str:
