@@ -199,21 +199,21 @@ def page(
 
 
 EXPLANATION = [
-    "Input: the 48 kHz recording brought to the input rate by soxr VHQ (linear-phase sinc).",
-    "Truth: the recording. LSD: protocol P1 (n_fft 2048, hop 512), whole band, below (LF) and above (HF) the",
-    "input's Nyquist frequency; LSD P2 is that of ssr_eval; lower is better. ViSQOL: audio mode, 48 kHz,",
-    "1 to 4.73, higher is better. NISQA: predicted MOS at 48 kHz without a reference, higher is better. HF 512",
-    "and HF 4096: LSD-HF at other frame sizes; quiet and active: LSD-HF of the frames without and with speech;",
-    "envelope: error of the power smoothed over 1/3 octave and 20 ms; contrast: spread of the cells against the",
-    "truth's, 1 is right; floor: level of the quietest frames against the truth's, 0 is right; texture: distance",
-    "of the modulation spectra, lower is better. All outputs are rounded to 16 bits. Means over clips.",
-    "LSD likes mirrored spectra more than listeners do: read it beside ViSQOL. Rows of plain resampling",
-    "cannot be compared with other papers: both protocols measure there a distance to a floor.",
+    "Input: the 48 kHz recording brought to the input rate by soxr VHQ (linear-phase sinc). Truth: the",
+    "recording. LSD: protocol P1 (n_fft 2048, hop 512), whole band, below (LF) and above (HF) the input's",
+    "Nyquist frequency; LSD P2 is that of ssr_eval; lower is better. ViSQOL: audio mode, 48 kHz, 1 to 4.73,",
+    "higher is better. NISQA: predicted MOS at 48 kHz without a reference, higher is better. HF 512 and HF",
+    "4096: LSD-HF at other frame sizes; quiet and active: LSD-HF of the frames without and with speech;",
+    "envelope: error of the power smoothed over 1/3 octave and 20 ms; contrast: spread of the cells against",
+    "the truth's, 1 is right; floor: level of the quietest frames against the truth's, 0 is right; texture:",
+    "distance of the modulation spectra, lower is better. All outputs are rounded to 16 bits. Means over",
+    "clips. LSD likes mirrored spectra more than listeners do: read it beside ViSQOL. Rows of plain",
+    "resampling cannot be compared with other papers: both protocols measure there a distance to a floor.",
     "LSD-LF of plain resampling is all in the resampler's transition band, the last 7 % below the edge.",
     "",
     "`resample`: soxr VHQ to 48 kHz. `mirror`: the low band folded up around the cutoff until 24 kHz.",
-    "`mirror12`: the same, falling by 12 dB per octave. Per-file numbers: `quality.csv`. RAVDESS",
-    "(CC BY-NC-SA 4.0) is used for evaluation only.",
+    "`mirror12`: the same, falling by 12 dB per octave. Per-file numbers: `quality.csv`. RAVDESS (CC BY-NC-",
+    "SA 4.0) is used for evaluation only.",
 ]
 TITLES = {
     "lsd": "LSD",
