@@ -136,7 +136,9 @@ class OfflineNetwork(nn.Module):
         seen = [pooled.detach().expand_as(x), floor_seen * known * 0.5, known, code]
         middle = F.gelu(self.floor_hidden(torch.cat(seen, dim=-1)))
         floor = 2.0 * self.floor_head(middle).float() - 3.0
-        floor = floor + self.pause_correction(power, level, sounding, floor_seen, inner)
+        pause = self.pause(power, level, sounding, inner)
+        floor_edge = (floor_seen * inner).sum(-1, keepdim=True) / inner.sum(-1, keepdim=True).clamp(min=1.0)
+        floor = torch.minimum(floor + (pause - floor_edge).clamp(-2.0, 0.5), pause)
         return speech.clamp(LOWEST, HIGHEST) + level, floor.clamp(LOWEST, HIGHEST) + level, level
 
     def level(self, power: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,26 +170,22 @@ class OfflineNetwork(nn.Module):
         return (-2.0 * torch.log10(mean.clamp(min=1e-3))).clamp(LOWEST, HIGHEST)
 
     @staticmethod
-    def pause_correction(
-        power: Tensor, level: Tensor, sounding: Tensor, floor_seen: Tensor, inner: Tensor
-    ) -> Tensor:
-        """By how much the bands below the cutoff are quieter in pauses than their soft minimum says.
+    def pause(power: Tensor, level: Tensor, sounding: Tensor, inner: Tensor) -> Tensor:
+        """How loud the bands just below the cutoff are in the pauses around each frame.
 
-        The noise of a recording goes on above the cutoff as it is below. How loud it is below is measured
-        here: in the quietest of the smoothed frames around (power mean with exponent -2), where the soft
-        minimum of `floor` lies higher the fewer pauses there are.
+        The noise of a recording goes on above the cutoff as it is below, or falls. Below, it can be measured:
+        in the quietest of the smoothed frames (power mean with exponent -2), where the soft minimum of
+        `floor` lies higher the fewer pauses there are.
 
-        Shape: power, floor_seen and inner (1 in the bands below the cutoff) `[batch, time, BANDS]`, level
-        `[batch, 1, 1]`, sounding `[batch, time, 1]` to `[batch, time, 1]`.
+        Shape: power and inner (1 in the bands below the cutoff) `[batch, time, BANDS]`, level
+        `[batch, 1, 1]`, sounding `[batch, time, 1]` to `[batch, time, 1]`, relative to the level.
         """
-        count = inner.sum(-1, keepdim=True).clamp(min=1.0)
-        edge = (power * inner).sum(-1, keepdim=True) / count * torch.pow(10.0, -level)
+        edge = (power * inner).sum(-1, keepdim=True) / inner.sum(-1, keepdim=True).clamp(min=1.0)
+        edge = edge * torch.pow(10.0, -level)
         smooth = around(edge, SMOOTH_FRAMES) / around(sounding, SMOOTH_FRAMES).clamp(min=1.0)
-        inverse = around(smooth.clamp(min=1e-8).pow(-2.0) * sounding, NEAR_FRAMES)
+        inverse = around(smooth.clamp(min=1e-9).pow(-2.0) * sounding, NEAR_FRAMES)
         mean = inverse / around(sounding, NEAR_FRAMES).clamp(min=1.0)
-        quiet = -0.5 * torch.log10(mean.clamp(min=1e-8))
-        seen = (floor_seen * inner).sum(-1, keepdim=True) / count
-        return (quiet - seen).clamp(-2.0, 0.5)
+        return -0.5 * torch.log10(mean.clamp(min=1e-8))
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
         """Smooth code of the cutoff in octaves.
