@@ -55,9 +55,9 @@ def quality() -> list[str]:
             cells.append(" / ".join(f"{sum(found) / len(found):.2f}" if found else "-" for found in values))
         rows.append([label, *cells])
     return [
-        "NISQA (opinion predicted without a reference, higher is better) / LSD (P1, lower is better) / ViSQOL",
-        "(48 kHz audio mode, higher is better) by input rate, on RAVDESS speech, whose speakers were not trained",
-        f"on; ViSQOL on {judged} of the clips only.",
+        "NISQA (opinion predicted without a reference, higher is better) / LSD (P1, lower is better) /",
+        "ViSQOL (48 kHz audio mode, higher is better) by input rate, on RAVDESS speech, whose speakers were",
+        f"not trained on; ViSQOL on {judged} of the clips only.",
         "",
         *report.table(["", *(f"{rate / 1000:g} kHz" for rate in rates)], rows),
         "",
