@@ -134,8 +134,8 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
         *report.table(["what", "stored numbers", "ms", "real time"], rows),
         "",
         f"The default takes {times['end'] / times['streaming']:.2f} times as long as the streaming model.",
-        f"Its network is {alone:.1f} times as fast as the Vocos-shaped one on one thread, {together:.1f} times",
-        f"on {args.threads}; end to end it is {share:.1f} times as fast as that one plus STFT and inverse.",
+        f"Its network is {alone:.1f} times as fast as the Vocos-shaped one on one thread, {together:.1f}",
+        f"times on {args.threads}; end to end it is {share:.1f} times as fast as that one plus STFT and inverse.",
     ]
 
 
