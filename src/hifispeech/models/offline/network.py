@@ -64,9 +64,11 @@ class ContextBlock(nn.Module):
         """Shape: x `[batch, time, channels]`, active `[batch, time, 1]`; x, and `[batch, 1, channels]`."""
         y = self.norm(x)
         weight = torch.exp(self.score(y).float().clamp(-8.0, 8.0)) * active
-        value = self.value(y).float().unflatten(-1, (self.heads, -1))
-        total = weight.sum(1, keepdim=True).clamp(min=1e-6)
-        pooled = ((value * weight[..., None]).sum(1, keepdim=True) / total[..., None]).flatten(2)
+        value = self.value(y).float()
+        total = over_time(weight, torch.ones_like(active)).clamp(min=1e-6)
+        means = (over_time(weight, value) / total).unflatten(-1, (self.heads, -1))  # of all channels
+        # Every head keeps its own channels: the diagonal.
+        pooled = means.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)[:, None]
         return x + self.out(pooled.to(x.dtype)), pooled
 
 
@@ -152,7 +154,7 @@ class OfflineNetwork(nn.Module):
         count = min(LOUDEST_FRAMES, power.shape[1]) if not torch.compiler.is_exporting() else LOUDEST_FRAMES
         loudest = frame.topk(count, dim=1).values[:, -1:].clamp(min=10.0**SILENT)
         speech = (frame >= loudest * 10.0 ** (-ACTIVE_DB / 10)).float()
-        mean = (frame * speech).sum(1, keepdim=True) / speech.sum(1, keepdim=True).clamp(min=1.0)
+        mean = over_time(speech, frame) / over_time(speech, torch.ones_like(speech)).clamp(min=1.0)
         loud = (frame >= loudest * 10.0 ** (-LOUD_DB / 10)).float()
         near = (around(loud, NEAR_FRAMES) > 0.5).float()
         active = near * (frame >= loudest * 10.0 ** (-CONTEXT_DB / 10)).float()
@@ -195,6 +197,15 @@ class OfflineNetwork(nn.Module):
         octave = self.octaves[first_band.long()][..., None]
         phase = octave * torch.arange(1, CUTOFF_RATES + 1, device=octave.device) * 0.5
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+
+
+def over_time(weight: Tensor, values: Tensor) -> Tensor:
+    """Weighted sums over time, as a matrix product: ONNX Runtime's own sums depend on its threads.
+
+    Shape: `[batch, time, heads]` and `[batch, time, channels]` to `[batch, heads, channels]`.
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        return torch.matmul(weight.float().transpose(1, 2), values.float())
 
 
 def around(values: Tensor, reach: int) -> Tensor:
