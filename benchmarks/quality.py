@@ -27,8 +27,25 @@ from hifispeech.evaluate.runner import DEFAULT_RATES, Options, evaluate
 from hifispeech.evaluate.summary import Summary
 from hifispeech.evaluate.systems import baselines, parse_systems
 
-SYSTEMS = ("fast", "resample", "mirror", "mirror12")
-VALUES = ("lsd", "lsd_low", "lsd_high", "lsd_p2", "visqol")
+SYSTEMS = ("offline", "fast", "resample", "mirror", "mirror12")
+METRICS = ("lsd", "lsd_p2", "lsd_hf", "lsd_activity", "envelope", "contrast", "floor", "texture", "kept_snr")
+VALUES = (
+    "lsd",
+    "lsd_low",
+    "lsd_high",
+    "lsd_p2",
+    "lsd_hf_512",
+    "lsd_hf_4096",
+    "lsd_quiet",
+    "lsd_active",
+    "envelope",
+    "contrast_time",
+    "contrast_frequency",
+    "floor_bias",
+    "texture",
+    "nisqa",
+    "visqol",
+)
 FIELDS: tuple[str, ...] = ("file", "set", "speaker", "rate", "system", *VALUES, "real_time_factor", "error")
 # Chosen once: the clip with most fricative energy of each kind, so that hiss above the cutoff can be judged.
 CLIPS = (
@@ -43,15 +60,13 @@ def main() -> int:
     sets = sorted(path for path in (args.data / "eval").glob("*") if path.is_dir())
     if not sets:
         raise SystemExit(f"no eval/<set>/<speaker>/*.flac in {args.data}; pass the folder that holds eval/")
-    specs = [
-        f"fast={args.model}" if name == "fast" and args.model != "fast" else name for name in args.systems
-    ]
+    specs = [f"offline={args.model}" if name == args.model_name else name for name in args.systems]
     options = Options(
         data=tuple(str(path) for path in sets),
         output=args.cache,
         systems=tuple(parse_systems(specs)),
         rates=args.rates,
-        metrics=("lsd", "lsd_p2", *(["visqol"] if args.visqol else [])),
+        metrics=(*METRICS, *(["nisqa"] if args.nisqa else []), *(["visqol"] if args.visqol else [])),
         workers=args.processes,
         every=args.every,
         visqol_every=args.visqol_every,
@@ -91,13 +106,18 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth file of a set only")
     parser.add_argument(
-        "--model", default="fast", help='weights (.onnx) that "fast" stands for; default: the packaged'
+        "--nisqa", action="store_true", help="also NISQA, from the weights in its usual place"
+    )
+    parser.add_argument(
+        "--model", default="offline", help='weights (.onnx) that "offline" stands for; default: the packaged'
     )
     parser.add_argument("--out", type=Path, default=report.ROOT / "docs" / "benchmarks")
     parser.add_argument("--cache", type=Path, default=report.ROOT / "runs" / "quality")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--figure-rate", type=int, default=8000, help="input rate of the spectrograms in Hz")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.model_name = None if args.model == "offline" else "offline"
+    return args
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -129,7 +149,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 def draw_figures(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Spectrograms of the fixed clips (input, systems, truth). Returns file name and caption."""
     makers = {
-        "fast": lambda low, rate: Upscaler(args.model, threads=1).process(low, rate),
+        "offline": lambda low, rate: Upscaler(args.model, threads=1).process(low, rate),
+        "fast": lambda low, rate: Upscaler("fast", threads=1).process(low, rate),
         "mirror": baselines.mirrored,
         "mirror12": lambda low, rate: baselines.mirrored(low, rate, slope_db=12.0),
     }
@@ -156,13 +177,15 @@ def page(
     """The Markdown page."""
     threads = f"{args.processes} processes of 1"
     lines = ["# Quality", "", *report.provenance(threads=threads)]
-    if args.model != "fast":
-        lines.append(f"- `fast` is `{Path(args.model).name}`, not shipped")
+    if args.model != "offline":
+        lines.append(f"- `offline` is `{Path(args.model).name}`, not shipped")
     lines += ["", *EXPLANATION]
     for set_name in summary.sets:
         speakers = len({row.speaker for row in rows if row.set == set_name})
         lines += ["", f"## {set_name}", "", f"{summary.clips[set_name]} clips, {speakers} speakers.", ""]
-        lines += report.table(TABLE_HEADER, table_rows(summary, set_name))
+        lines += report.table(
+            ("input", "system", *TITLES.values(), "clips (ViSQOL)"), table_rows(summary, set_name)
+        )
     if summary.failures:
         count = len(summary.failures)
         lines += ["", f"**{count} results are missing above**, because these failed:", ""]
@@ -176,19 +199,39 @@ def page(
 
 
 EXPLANATION = [
-    "Input: the 48 kHz recording brought to the input rate by soxr VHQ (linear-phase sinc).",
-    "Truth: the recording. LSD: protocol P1 (n_fft 2048, hop 512), whole band, below (LF) and above (HF) the",
-    "input's Nyquist frequency; LSD P2 is that of ssr_eval; lower is better. ViSQOL: audio mode, 48 kHz,",
-    "1 to 4.73, higher is better. Means over clips.",
-    "LSD likes mirrored spectra more than listeners do: read it beside ViSQOL. Rows of plain resampling",
-    "cannot be compared with other papers: both protocols measure there a distance to a floor.",
+    "Input: the 48 kHz recording brought to the input rate by soxr VHQ (linear-phase sinc). Truth: the",
+    "recording. LSD: protocol P1 (n_fft 2048, hop 512), whole band, below (LF) and above (HF) the input's",
+    "Nyquist frequency; LSD P2 is that of ssr_eval; lower is better. ViSQOL: audio mode, 48 kHz, 1 to 4.73,",
+    "higher is better. NISQA: predicted MOS at 48 kHz without a reference, higher is better. HF 512 and HF",
+    "4096: LSD-HF at other frame sizes; quiet and active: LSD-HF of the frames without and with speech;",
+    "envelope: error of the power smoothed over 1/3 octave and 20 ms; contrast: spread of the cells against",
+    "the truth's, 1 is right; floor: level of the quietest frames against the truth's, 0 is right; texture:",
+    "distance of the modulation spectra, lower is better. All outputs are rounded to 16 bits. Means over",
+    "clips. LSD likes mirrored spectra more than listeners do: read it beside ViSQOL. Rows of plain",
+    "resampling cannot be compared with other papers: both protocols measure there a distance to a floor.",
     "LSD-LF of plain resampling is all in the resampler's transition band, the last 7 % below the edge.",
     "",
     "`resample`: soxr VHQ to 48 kHz. `mirror`: the low band folded up around the cutoff until 24 kHz.",
-    "`mirror12`: the same, falling by 12 dB per octave. Per-file numbers: `quality.csv`. RAVDESS",
-    "(CC BY-NC-SA 4.0) is used for evaluation only.",
+    "`mirror12`: the same, falling by 12 dB per octave. Per-file numbers: `quality.csv`. RAVDESS (CC BY-NC-",
+    "SA 4.0) is used for evaluation only.",
 ]
-TABLE_HEADER = ("input", "system", "LSD", "LSD-LF", "LSD-HF", "LSD P2", "ViSQOL", "clips (ViSQOL)")
+TITLES = {
+    "lsd": "LSD",
+    "lsd_low": "LSD-LF",
+    "lsd_high": "LSD-HF",
+    "lsd_p2": "LSD P2",
+    "lsd_hf_512": "HF 512",
+    "lsd_hf_4096": "HF 4096",
+    "lsd_quiet": "quiet",
+    "lsd_active": "active",
+    "envelope": "envelope, dB",
+    "contrast_time": "contrast, time",
+    "contrast_frequency": "contrast, frequency",
+    "floor_bias": "floor, dB",
+    "texture": "texture",
+    "nisqa": "NISQA",
+    "visqol": "ViSQOL",
+}
 
 
 def table_rows(summary: Summary, set_name: str) -> list[list[str]]:

@@ -11,7 +11,12 @@ from collections import defaultdict
 from common import report
 
 PAGES = report.ROOT / "docs" / "benchmarks"
-SYSTEMS = {"fast": "hifispeech", "resample": "plain resampling", "mirror": "spectral mirroring"}
+SYSTEMS = {
+    "offline": "`offline` (default)",
+    "fast": "`fast` (streams)",
+    "resample": "plain resampling",
+    "mirror": "spectral mirroring",
+}
 
 
 def main() -> int:
@@ -23,7 +28,7 @@ def main() -> int:
     text = report.between(text, "quality", quality())
     text = report.between(text, "speed", speed())
     readme.write_text(text, encoding="utf-8")
-    card = report.ROOT / "src" / "hifispeech" / "weights" / "fast.md"
+    card = report.ROOT / "src" / "hifispeech" / "weights" / "offline.md"
     card.write_text(
         report.between(card.read_text(encoding="utf-8"), "quality", quality()[:-2]), encoding="utf-8"
     )
@@ -37,7 +42,7 @@ def quality() -> list[str]:
         for row in csv.DictReader(file):
             if row["set"] != "ravdess_speech" or row["system"] not in SYSTEMS:
                 continue
-            for name in ("lsd", "visqol"):
+            for name in ("lsd", "nisqa", "visqol"):
                 if row[name]:
                     sums[row["system"], int(row["rate"])][name].append(float(row[name]))
     rates = sorted({rate for _, rate in sums})
@@ -46,13 +51,13 @@ def quality() -> list[str]:
     for system, label in SYSTEMS.items():
         cells = []
         for rate in rates:
-            lsd, visqol = (sums[system, rate][name] for name in ("lsd", "visqol"))
-            second = f" / {sum(visqol) / len(visqol):.2f}" if visqol else ""
-            cells.append(f"{sum(lsd) / len(lsd):.2f}{second}")
+            values = (sums[system, rate][name] for name in ("nisqa", "lsd", "visqol"))
+            cells.append(" / ".join(f"{sum(found) / len(found):.2f}" if found else "-" for found in values))
         rows.append([label, *cells])
     return [
-        "LSD (protocol P1, lower is better) / ViSQOL (48 kHz audio mode, higher is better) by input rate, on",
-        f"RAVDESS speech: 24 speakers, none of them trained on; ViSQOL on {judged} of the clips only.",
+        "NISQA (opinion predicted without a reference, higher is better) / LSD (P1, lower is better) /",
+        "ViSQOL (48 kHz audio mode, higher is better) by input rate, on RAVDESS speech, whose speakers were",
+        f"not trained on; ViSQOL on {judged} of the clips only.",
         "",
         *report.table(["", *(f"{rate / 1000:g} kHz" for rate in rates)], rows),
         "",

@@ -34,10 +34,12 @@ from common.timing import (
 )
 
 from hifispeech import Upscaler
+from hifispeech.audio.bands import first_band, recording_band_powers
 from hifispeech.audio.resample import resample
 from hifispeech.audio.spectral import HOP, N_FFT, istft, stft
-from hifispeech.infer.frames import CHUNK_FRAMES
-from hifispeech.infer.onnx import Feed, FrameModel
+from hifispeech.infer.load import Model, open_model
+from hifispeech.infer.offline import OfflineModel
+from hifispeech.weights.packaged import DEFAULT, STREAMING
 
 
 def main() -> int:
@@ -63,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip for the first table")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", default="fast", help="name or weights (.onnx) of our model")
+    parser.add_argument("--model", default=DEFAULT, help="name or weights (.onnx) of our model")
     parser.add_argument(
         "--long", action="store_true", help="also the long files: minutes, and 1.2 GB of disk"
     )
@@ -88,22 +90,21 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
     wide = resample(clip, RATE_IN, RATE_OUT)
     frames = 1 + wide.size // HOP
     rng = np.random.default_rng(args.seed)
-    weights = weights_path(args.model)
-    ours = FrameModel(args.model, "cpu", args.threads)
     vocos_path = folder / "vocos_shaped.onnx"
     vocos_shaped.export(vocos_path, args.seed)
-    theirs = session(vocos_path, args.threads)
-    ours_alone, theirs_alone = FrameModel(args.model, "cpu", 1), session(vocos_path, 1)
-    upscaler = Upscaler(args.model, threads=args.threads)
-    spectrum = stft(rng.standard_normal((frames - 1) * HOP).astype(np.float32))
-    our_feeds = chunk_feeds(ours, spectrum)
+    theirs, theirs_alone = session(vocos_path, args.threads), session(vocos_path, 1)
+    upscalers = {name: Upscaler(name, threads=args.threads) for name in (args.model, STREAMING)}
+    ours = {threads: open_model(args.model, "cpu", threads) for threads in (args.threads, 1)}
+    logs = recording_band_powers(wide.astype(np.float32))
+    first = first_band(np.full(len(logs), RATE_IN * N_FFT // (2 * RATE_OUT)))
     their_feeds = random_feeds(theirs, frames, rng)
     times = interleaved(
         {
-            "end": lambda: upscaler.process(clip, RATE_IN),
-            "ours": lambda: run_chunks(ours, our_feeds),
+            "end": lambda: upscalers[args.model].process(clip, RATE_IN),
+            "streaming": lambda: upscalers[STREAMING].process(clip, RATE_IN),
+            "ours": lambda: network_only(ours[args.threads], logs, first),
             "theirs": lambda: theirs.run(None, their_feeds),
-            "ours alone": lambda: run_chunks(ours_alone, our_feeds),
+            "ours alone": lambda: network_only(ours[1], logs, first),
             "theirs alone": lambda: theirs_alone.run(None, their_feeds),
             "floor": lambda: istft(stft(wide), wide.size),
         },
@@ -112,7 +113,8 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
     label = f"`{Path(args.model).name}`"
     names = {
         "end": (f"{label} end to end: samples in, samples out", ""),
-        "ours": (f"{label}, network only", f"{parameters(weights) / 1e6:.2f} M"),
+        "streaming": (f"`{STREAMING}` end to end", ""),
+        "ours": (f"{label}, network only", f"{parameters(weights_path(args.model)) / 1e6:.2f} M"),
         "theirs": ("Vocos-shaped, network only", f"{parameters(vocos_path) / 1e6:.2f} M"),
         "ours alone": (f"{label}, network only, one thread", ""),
         "theirs alone": ("Vocos-shaped, network only, one thread", ""),
@@ -131,26 +133,17 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
         "",
         *report.table(["what", "stored numbers", "ms", "real time"], rows),
         "",
-        "On one thread, which is what the upscaler gives it beside the thread of the signal processing, our",
-        f"network is {alone:.1f} times as fast as the Vocos-shaped one; on {args.threads} threads each,",
-        f"{together:.1f} times as fast (its operators are too small to be shared out well);",
-        f"end to end it is {share:.1f} times as fast as the Vocos-shaped network plus STFT and inverse.",
+        f"The default takes {times['end'] / times['streaming']:.2f} times as long as the streaming model.",
+        f"Its network is {alone:.1f} times as fast as the Vocos-shaped one on one thread, {together:.1f}",
+        f"times on {args.threads}; end to end it is {share:.1f} times as fast as that one plus STFT and inverse.",
     ]
 
 
-def chunk_feeds(model: FrameModel, spectrum: np.ndarray) -> list[Feed]:
-    """What our network is given for all frames, in the chunks of the upscaler."""
-    padded = np.pad(spectrum, ((0, model.look_ahead), (0, 0)))
-    cutoff_bin = RATE_IN * N_FFT // (2 * RATE_OUT)
-    starts = range(0, len(spectrum), CHUNK_FRAMES)
-    return [model.feed(padded[s : s + CHUNK_FRAMES + model.look_ahead], s, cutoff_bin) for s in starts]
-
-
-def run_chunks(model: FrameModel, feeds: list[Feed]) -> None:
-    """Our network over all frames, its state handed on."""
-    state = model.initial_state()
-    for feed in feeds:
-        _, state = model.step(feed, state)
+def network_only(model: Model, logs: np.ndarray, first: np.ndarray) -> None:
+    """Our network over all frames at once."""
+    if not isinstance(model, OfflineModel):
+        raise SystemExit("--model must be an offline model here")
+    model.envelope(logs, first, 0)
 
 
 def weights_path(model: str) -> Path:
@@ -262,7 +255,7 @@ def memory(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def model_option(args: argparse.Namespace) -> list[str]:
-    return ["--model", args.model] if args.model != "fast" else []
+    return ["--model", args.model] if args.model != DEFAULT else []
 
 
 if __name__ == "__main__":

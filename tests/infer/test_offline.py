@@ -152,6 +152,13 @@ def test_levelled_looks_at_the_known_bands_only() -> None:
     assert offline.levelled(logs, 40)[1] == offline.levelled(other, 40)[1]
 
 
+def test_threads_do_not_change_a_bit() -> None:
+    audio = narrow(4.0)
+    first, *others = (Upscaler(threads=threads).process(audio, RATE) for threads in (1, 2, 4))
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
 def test_it_is_the_default() -> None:
     assert isinstance(Upscaler().model, OfflineModel)
 

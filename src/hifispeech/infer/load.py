@@ -94,14 +94,16 @@ def open_model(model: str | Path = DEFAULT, device: str = "auto", threads: int |
     if device == "cuda" and not has_onnx_cuda():
         return _open_in_torch(model)
     # Beside a frame model, a thread of its own does the signal processing (see `Generator`).
-    session = open_session(model, device, max(1, frame_threads(threads) - 1))
+    inner_threads = max(1, frame_threads(threads) - 1)
+    session = open_session(model, device, inner_threads)
     if device == "cuda" and CUDA not in session.get_providers():  # its libraries could not be loaded
         return _open_in_torch(model)
     kind = session.get_modelmeta().custom_metadata_map.get(KIND_KEY)
     if kind == WAVEFORM_KIND:
         return OnnxWaveform(open_session(model, device, threads))
     if kind == OFFLINE_KIND:
-        return OfflineModel(open_session(model, device, frame_threads(threads)), model)
+        # Always one thread: sums that threads share out differ in their last bits, and so would the files.
+        return OfflineModel(session if inner_threads == 1 else open_session(model, device, 1), model)
     return FrameModel(model, device, threads, session=session)
 
 

@@ -52,7 +52,7 @@ def test_missing_and_wrong_weights_are_told(nothing_set: Path, monkeypatch: pyte
 def test_missing_package_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        ImportError, match=rf'{package} is not installed; run: pip install "hifispeech\[eval\]"'
+        ImportError, match=rf'{package} is not installed; run: pip install "hifispeech\[nisqa\]"'
     ):
         module.require()
 

@@ -64,9 +64,11 @@ class ContextBlock(nn.Module):
         """Shape: x `[batch, time, channels]`, active `[batch, time, 1]`; x, and `[batch, 1, channels]`."""
         y = self.norm(x)
         weight = torch.exp(self.score(y).float().clamp(-8.0, 8.0)) * active
-        value = self.value(y).float().unflatten(-1, (self.heads, -1))
-        total = weight.sum(1, keepdim=True).clamp(min=1e-6)
-        pooled = ((value * weight[..., None]).sum(1, keepdim=True) / total[..., None]).flatten(2)
+        value = self.value(y).float()
+        total = over_time(weight, torch.ones_like(active)).clamp(min=1e-6)
+        means = (over_time(weight, value) / total).unflatten(-1, (self.heads, -1))  # of all channels
+        # Every head keeps its own channels: the diagonal.
+        pooled = means.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)[:, None]
         return x + self.out(pooled.to(x.dtype)), pooled
 
 
@@ -136,7 +138,9 @@ class OfflineNetwork(nn.Module):
         seen = [pooled.detach().expand_as(x), floor_seen * known * 0.5, known, code]
         middle = F.gelu(self.floor_hidden(torch.cat(seen, dim=-1)))
         floor = 2.0 * self.floor_head(middle).float() - 3.0
-        floor = floor + self.pause_correction(power, level, sounding, floor_seen, inner)
+        pause = self.pause(power, level, sounding, inner)
+        floor_edge = (floor_seen * inner).sum(-1, keepdim=True) / inner.sum(-1, keepdim=True).clamp(min=1.0)
+        floor = torch.minimum(floor + (pause - floor_edge).clamp(-2.0, 0.5), pause)
         return speech.clamp(LOWEST, HIGHEST) + level, floor.clamp(LOWEST, HIGHEST) + level, level
 
     def level(self, power: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +154,7 @@ class OfflineNetwork(nn.Module):
         count = min(LOUDEST_FRAMES, power.shape[1]) if not torch.compiler.is_exporting() else LOUDEST_FRAMES
         loudest = frame.topk(count, dim=1).values[:, -1:].clamp(min=10.0**SILENT)
         speech = (frame >= loudest * 10.0 ** (-ACTIVE_DB / 10)).float()
-        mean = (frame * speech).sum(1, keepdim=True) / speech.sum(1, keepdim=True).clamp(min=1.0)
+        mean = over_time(speech, frame) / over_time(speech, torch.ones_like(speech)).clamp(min=1.0)
         loud = (frame >= loudest * 10.0 ** (-LOUD_DB / 10)).float()
         near = (around(loud, NEAR_FRAMES) > 0.5).float()
         active = near * (frame >= loudest * 10.0 ** (-CONTEXT_DB / 10)).float()
@@ -168,26 +172,22 @@ class OfflineNetwork(nn.Module):
         return (-2.0 * torch.log10(mean.clamp(min=1e-3))).clamp(LOWEST, HIGHEST)
 
     @staticmethod
-    def pause_correction(
-        power: Tensor, level: Tensor, sounding: Tensor, floor_seen: Tensor, inner: Tensor
-    ) -> Tensor:
-        """By how much the bands below the cutoff are quieter in pauses than their soft minimum says.
+    def pause(power: Tensor, level: Tensor, sounding: Tensor, inner: Tensor) -> Tensor:
+        """How loud the bands just below the cutoff are in the pauses around each frame.
 
-        The noise of a recording goes on above the cutoff as it is below. How loud it is below is measured
-        here: in the quietest of the smoothed frames around (power mean with exponent -2), where the soft
-        minimum of `floor` lies higher the fewer pauses there are.
+        The noise of a recording goes on above the cutoff as it is below, or falls. Below, it can be measured:
+        in the quietest of the smoothed frames (power mean with exponent -2), where the soft minimum of
+        `floor` lies higher the fewer pauses there are.
 
-        Shape: power, floor_seen and inner (1 in the bands below the cutoff) `[batch, time, BANDS]`, level
-        `[batch, 1, 1]`, sounding `[batch, time, 1]` to `[batch, time, 1]`.
+        Shape: power and inner (1 in the bands below the cutoff) `[batch, time, BANDS]`, level
+        `[batch, 1, 1]`, sounding `[batch, time, 1]` to `[batch, time, 1]`, relative to the level.
         """
-        count = inner.sum(-1, keepdim=True).clamp(min=1.0)
-        edge = (power * inner).sum(-1, keepdim=True) / count * torch.pow(10.0, -level)
+        edge = (power * inner).sum(-1, keepdim=True) / inner.sum(-1, keepdim=True).clamp(min=1.0)
+        edge = edge * torch.pow(10.0, -level)
         smooth = around(edge, SMOOTH_FRAMES) / around(sounding, SMOOTH_FRAMES).clamp(min=1.0)
-        inverse = around(smooth.clamp(min=1e-8).pow(-2.0) * sounding, NEAR_FRAMES)
+        inverse = around(smooth.clamp(min=1e-9).pow(-2.0) * sounding, NEAR_FRAMES)
         mean = inverse / around(sounding, NEAR_FRAMES).clamp(min=1.0)
-        quiet = -0.5 * torch.log10(mean.clamp(min=1e-8))
-        seen = (floor_seen * inner).sum(-1, keepdim=True) / count
-        return (quiet - seen).clamp(-2.0, 0.5)
+        return -0.5 * torch.log10(mean.clamp(min=1e-8))
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
         """Smooth code of the cutoff in octaves.
@@ -197,6 +197,15 @@ class OfflineNetwork(nn.Module):
         octave = self.octaves[first_band.long()][..., None]
         phase = octave * torch.arange(1, CUTOFF_RATES + 1, device=octave.device) * 0.5
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+
+
+def over_time(weight: Tensor, values: Tensor) -> Tensor:
+    """Weighted sums over time, as a matrix product: ONNX Runtime's own sums depend on its threads.
+
+    Shape: `[batch, time, heads]` and `[batch, time, channels]` to `[batch, heads, channels]`.
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        return torch.matmul(weight.float().transpose(1, 2), values.float())
 
 
 def around(values: Tensor, reach: int) -> Tensor:

@@ -140,7 +140,7 @@ class OfflineTask:
             scores.add(f"bias_speech_{name}", float((audible(estimate) - audible(logs))[loud].mean()))
         scores.add(f"contrast_{name}", _contrast(estimate, mask) / max(_contrast(logs, mask), 1e-3))
         wanted = audible(floor_of(logs, mask, self.config.loss.floor_fraction))
-        top = mask.amax(1, keepdim=True) > 0
+        top = mask.amax(1, keepdim=True).expand_as(floor) > 0
         scores.add(f"floor_{name}", float((audible(floor) - wanted).abs()[top].mean()))
 
     def card(self) -> dict[str, Any]:
