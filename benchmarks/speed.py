@@ -135,7 +135,8 @@ def networks(args: argparse.Namespace, folder: Path) -> list[str]:
         "",
         f"The default takes {times['end'] / times['streaming']:.2f} times as long as the streaming model.",
         f"Its network is {alone:.1f} times as fast as the Vocos-shaped one on one thread, {together:.1f}",
-        f"times on {args.threads}; end to end it is {share:.1f} times as fast as that one plus STFT and inverse.",
+        f"times on {args.threads}; end to end it is {share:.1f} times as fast as that network plus STFT and",
+        "inverse.",
     ]
 
 
