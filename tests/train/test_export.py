@@ -79,6 +79,10 @@ def test_predicted_phase_is_exported(tmp_path: Path) -> None:
     scale = float(expected.abs().max())
     np.testing.assert_allclose(generated.real, expected[0, :, 0].numpy(), atol=1e-4 * scale)
     np.testing.assert_allclose(generated.imag, expected[0, :, 1].numpy(), atol=1e-4 * scale)
+    model.phase.bias[900] += 1.0
+    turned, *_ = model(feed["spectrum"], feed["noise"], feed["cutoff_bin"], *model.initial_state(1))
+    changed = (turned - expected).abs().amax(dim=(0, 1, 2)) > 1e-6 * scale
+    assert changed.nonzero().flatten().tolist() == [900 - 300], "an angle turns its own bin"
 
 
 def test_runtime_reads_the_export(exported: Path) -> None:
