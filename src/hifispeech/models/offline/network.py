@@ -176,7 +176,7 @@ class OfflineNetwork(nn.Module):
         """How loud the bands just below the cutoff are in the pauses around each frame.
 
         The noise of a recording goes on above the cutoff as it is below, or falls. Below, it can be measured:
-        in the quietest of the smoothed frames (power mean with exponent -2), where the soft minimum of
+        in the quietest of the smoothed frames (power mean with exponent -4), where the soft minimum of
         `floor` lies higher the fewer pauses there are.
 
         Shape: power and inner (1 in the bands below the cutoff) `[batch, time, BANDS]`, level
@@ -185,9 +185,9 @@ class OfflineNetwork(nn.Module):
         edge = (power * inner).sum(-1, keepdim=True) / inner.sum(-1, keepdim=True).clamp(min=1.0)
         edge = edge * torch.pow(10.0, -level)
         smooth = around(edge, SMOOTH_FRAMES) / around(sounding, SMOOTH_FRAMES).clamp(min=1.0)
-        inverse = around(smooth.clamp(min=1e-9).pow(-2.0) * sounding, NEAR_FRAMES)
+        inverse = around(smooth.clamp(min=2e-9).pow(-4.0) * sounding, NEAR_FRAMES)
         mean = inverse / around(sounding, NEAR_FRAMES).clamp(min=1.0)
-        return -0.5 * torch.log10(mean.clamp(min=1e-8))
+        return -0.25 * torch.log10(mean.clamp(min=1e-8))
 
     def cutoff_code(self, first_band: Tensor) -> Tensor:
         """Smooth code of the cutoff in octaves.
