@@ -30,9 +30,10 @@ import torch
 from common import report
 from lightning_fabric import Fabric
 
+from hifispeech.audio.spectral import HOP
 from hifispeech.datasets.shards import AUDIO_FILE, CLIPS_FILE, SAMPLE_RATE, Shards
 from hifispeech.models.conv import plain_layers
-from hifispeech.train.config import FastTrainConfig, TrainConfig, load
+from hifispeech.train.config import FastTrainConfig, OfflineTrainConfig, TrainConfig, load
 from hifispeech.train.estimate import estimate, measured_device
 from hifispeech.train.run import make_task
 from hifispeech.train.trainer import Trainer
@@ -163,6 +164,8 @@ def segment_samples(config: TrainConfig) -> int:
     """Samples of one item."""
     if isinstance(config, FastTrainConfig):
         return config.segment_frames * config.model.hop
+    if isinstance(config, OfflineTrainConfig):
+        return config.segment_frames * HOP
     return config.segment_samples
 
 
