@@ -95,7 +95,7 @@ def test_constraints_pin_what_the_extras_ask_for(repo_dir: Path) -> None:
     assert "torch==2.13.0\n" in text
     project = pyproject(repo_dir)
     sections = [project.split("\ndependencies = [")[1].split("\n]")[0]]
-    extras = ("train", "eval", "serve", "dev")
+    extras = ("train", "eval", "nisqa", "serve", "dev")
     sections += [project.split(f"\n{extra} = [")[1].split("\n]")[0] for extra in extras]
     wanted = {name.lower() for part in sections for name in re.findall(r'"([A-Za-z][\w-]*)[>=]', part)}
     assert wanted - pinned == set()

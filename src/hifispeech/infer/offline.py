@@ -109,10 +109,9 @@ class OfflineProcessor:
         self.model, self.edges, self.worker = model, edges, worker
         self.adder = BandAdder()
         self.buffer = np.zeros(LEAD, np.float32)  # samples that no whole frame has been made of yet
-        self.samples: list[Samples] = []  # of the frames that wait for their envelope
         self.logs = np.zeros((0, BANDS), np.float32)  # of the frames from `first_frame` on
         self.first_frame = 0  # the first frame of the current window
-        self.analysed = 0  # frames
+        self.next_frame = 0  # the next frame to be put out
         self.held: Envelope | None = None  # the previous window's envelope of this window's first frames
         self.waiting = np.zeros(LEAD, np.float32)  # samples from the first frame not put out on
         self.before = np.zeros((0, BANDS), np.float32)  # logs before the window: context of a short last one
@@ -187,8 +186,8 @@ class OfflineProcessor:
         ahead: deque[tuple[int, int, Callable[[], Band | None]]] = deque()
         for first in range(0, len(envelope), CHUNK_FRAMES):
             part = envelope[first : first + CHUNK_FRAMES]
-            number, count = self.analysed, len(part)
-            self.analysed += count
+            number, count = self.next_frame, len(part)
+            self.next_frame += count
             segment, self.waiting = self.waiting[: LEAD + count * HOP], self.waiting[count * HOP :]
             edges = self.edges.at(centres(number, count))
             ahead.append((number, count, self._started(segment, number, part, *edges)))
