@@ -11,7 +11,8 @@ from hifispeech import Upscaler
 from hifispeech.audio.bands import BANDS
 from hifispeech.audio.io.reader import read
 from hifispeech.audio.spectral import HOP, N_FFT, stft
-from hifispeech.infer import offline
+from hifispeech.errors import ModelError
+from hifispeech.infer import load, offline
 from hifispeech.infer.frames import BINS, EdgeTrack
 from hifispeech.infer.load import open_model
 from hifispeech.infer.offline import OVERLAP, STEP, WINDOW, OfflineModel, OfflineProcessor
@@ -157,6 +158,13 @@ def test_threads_do_not_change_a_bit() -> None:
     first, *others = (Upscaler(threads=threads).process(audio, RATE) for threads in (1, 2, 4))
     for other in others:
         np.testing.assert_array_equal(first, other)
+
+
+def test_pytorch_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "has_onnx_cuda", lambda: False)
+    monkeypatch.setattr(load, "has_torch_cuda", lambda: True)
+    with pytest.raises(ModelError, match="'offline' runs on a GPU in ONNX Runtime only"):
+        open_model("offline", "cuda")
 
 
 def test_it_is_the_default() -> None:

@@ -13,7 +13,7 @@ from hifispeech.infer.offline import OfflineModel, OfflineProcessor
 from hifispeech.infer.onnx import FrameModel, open_session
 from hifispeech.infer.pytorch import TorchFrameModel
 from hifispeech.infer.windows import Samples, WaveformGenerator
-from hifispeech.weights.packaged import DEFAULT, KIND_KEY, OFFLINE_KIND
+from hifispeech.weights.packaged import DEFAULT, KIND_KEY, OFFLINE_KIND, STREAMING
 
 MOST_THREADS = 4  # more do not make so small a network as a frame model faster
 WAVEFORM_KIND = "hifisr"
@@ -132,6 +132,12 @@ def _open_in_torch(model: str | Path) -> TorchFrameModel:
         raise ModelError(
             f"device='cuda' is not available: {found}, and there is no PyTorch that finds a GPU "
             "(pip install \"hifispeech[train]\"); or use device='cpu'"
+        )
+    kind = open_session(model, "cpu", 1).get_modelmeta().custom_metadata_map.get(KIND_KEY)
+    if kind is not None:
+        raise ModelError(
+            f"model {str(model)!r} runs on a GPU in ONNX Runtime only; pip install onnxruntime-gpu in place "
+            f"of onnxruntime, or use model={STREAMING!r}, or device='cpu'"
         )
     return TorchFrameModel(model, "cuda")
 
